@@ -1,0 +1,106 @@
+"""`ecr-relay sync`: the manual full sync."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ecr_relay.cli import options, screen
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ecr_relay.operate.sync import Plan, Synced
+
+
+@click.command()
+@click.option(
+    "--repository",
+    "repositories",
+    metavar="R",
+    multiple=True,
+    help="Only these of the source; globs, may be repeated. Default: all that a rule may select.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be copied, and copy nothing.")
+@click.option("--wait", is_flag=True, help="Until every enqueued copy has ended; exit status 1 if one failed.")
+@click.option("--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Of --wait, in seconds.")
+@options.common
+def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: float | None) -> None:
+    """Compare source and destinations now, and copy what differs.
+
+    The same as the daily reconcile: both sides are listed, and only the difference goes into the copy queue, behind
+    all pushes. If one is on already, a full one follows it. Interrupting this command stops nothing.
+
+    --wait ends when the sync is done and the copy queue is empty with no copy running: on a busy relay that includes
+    what was pushed meanwhile.
+
+    \b
+    Examples:
+      ecr-relay sync --dry-run
+      ecr-relay sync --repository 'team/*' --wait --timeout 3600
+    """
+    options.wants_one(not (dry_run and wait), "--dry-run copies nothing, so there is nothing to --wait for")
+    options.wants_one(timeout is None or wait, "--timeout goes with --wait")
+    from ecr_relay.operate import sync as operate
+
+    deployment = options.deployment()
+    if dry_run:
+        with screen.counting("comparing"):
+            plan = operate.plan(deployment, repositories)
+        screen.emit(plan, lambda console: _plan(console, plan))
+        if plan.failures:
+            raise click.exceptions.Exit(1)
+        return
+    with screen.syncing() as step:
+        answer = operate.sync(deployment, repositories, wait=wait, timeout=timeout, step=step)
+    screen.emit(answer, lambda console: _synced(console, answer))
+    if not answer.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _plan(console: "Console", plan: "Plan") -> None:
+    if plan.plan:
+        shown = screen.table("image", "source has", "there", "destination", fold=("image",))
+        for entry in plan.plan:
+            tag = entry.tag or "(no tag)"
+            shown.add_row(
+                f"{entry.repository}:{tag}", screen.short(entry.digest), screen.short(entry.there), entry.destination
+            )
+        console.print(shown)
+    verb = "differs" if len(plan.plan) == 1 else "differ"
+    screen.say(
+        console,
+        f"{screen.count(len(plan.plan), 'image')} {verb}; "
+        f"{screen.count(plan.images, 'image')} in {screen.count(plan.repositories, 'repository')} compared",
+    )
+
+
+def _synced(console: "Console", answer: "Synced") -> None:
+    from ecr_relay.cli.commands.deadletters import why
+
+    record = answer.reconcile
+    if answer.status == "queued":
+        screen.say(console, "another reconcile is on; this one follows it (`ecr-relay status` shows both)")
+        return
+    if record is None or answer.status == "running":
+        screen.say(console, "started, and goes on by itself; `ecr-relay status` shows how far it is")
+        return
+    screen.say(
+        console,
+        f"{screen.count(record.images, 'image')} in {screen.count(record.repositories, 'repository')} compared, "
+        f"{screen.count(record.enqueued, 'copy')} enqueued",
+    )
+    if record.failures:
+        screen.say(
+            console, f"{screen.count(record.failures, 'comparison')} failed; the reconcile function's log says why"
+        )
+    if not answer.waited:
+        return
+    if not answer.failed:
+        screen.say(console, "all copies have ended, and none failed")
+        return
+    shown = screen.table("image", "to", fold=("image",))
+    for letter in answer.failed:
+        name = screen.image(letter.repository, letter.tag, letter.digest)
+        shown.add_row(screen.two_lines(name, why(letter)), letter.destination or "-")
+    console.print(shown)
+    screen.say(console, f"{screen.count(len(answer.failed), 'image')} failed; `ecr-relay dlq list` has them")

@@ -1,0 +1,203 @@
+"""What an operator sees: tables that fit 80 columns, colours on a terminal only (and never with NO_COLOR), JSON."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from ecr_relay.cli import options
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from ecr_relay.operate.log import Line
+    from ecr_relay.operate.sync import Step
+
+WIDTH: Final = 80
+STYLES: Final = {
+    "copied": "green",
+    "copying": "cyan",
+    "waiting": "yellow",
+    "failed": "yellow",
+    "exhausted": "red",
+    "absent": "dim",
+}
+
+
+def emit(answer: "BaseModel", render: "Callable[[Console], None]") -> None:
+    """The answer as JSON if that is wanted, else by `render`."""
+    if options.json_wanted():
+        click.echo(answer.model_dump_json(indent=2))
+    else:
+        render(console())
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Of the terminal's width; without one, 80 columns."""
+    from rich.console import Console
+
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Quiet(
+        file=stream,
+        width=None if stream.isatty() else WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+    )
+
+
+def say(console: "Console", text: str, *, style: str = "") -> None:
+    """A line as it is: a terminal wraps it, a pipe gets it whole."""
+    console.print(text, style=style, soft_wrap=True)
+
+
+def table(*columns: str, fold: Iterable[str] = (), right: Iterable[str] = ()) -> "Table":
+    """Without frames. Columns in `fold` take what room is left and wrap; nothing is cut off."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), expand=False)
+    for name in columns:
+        made.add_column(
+            name.upper(),
+            overflow="fold",
+            no_wrap=name not in fold,
+            justify="right" if name in right else "left",
+        )
+    return made
+
+
+def styled(text: str, style: str | None = None) -> "RenderableType":
+    """Text in a style; by default a status' own."""
+    from rich.text import Text
+
+    return Text(text, style=style or STYLES.get(text, ""))
+
+
+def facts(values: Mapping[str, object]) -> "Table":
+    """Names and values; what is None is left out."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 2))
+    made.add_column(no_wrap=True, style="bold")
+    made.add_column(overflow="fold")
+    for name, value in values.items():
+        if value is not None:
+            made.add_row(name, str(value))
+    return made
+
+
+def moment(value: datetime | None) -> str | None:
+    """`2027-01-15 08:00:00 UTC, 5h ago`"""
+    return None if value is None else f"{value:%Y-%m-%d %H:%M:%S} UTC, {ago(value)} ago"
+
+
+def log_line(line: "Line") -> str:
+    """Time, level, message, and what else the line says."""
+    clock = f"{line.timestamp:%H:%M:%S}" if line.timestamp else ""
+    extra = " ".join(f"{name}={value}" for name, value in line.fields.items() if name not in ("run", "digest"))
+    return " ".join(part for part in (clock, line.level, line.message, extra) if part)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """A counter on stderr while something goes on; only on a terminal."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield lambda _count: None
+        return
+    with screen.status(f"{what} …") as status:
+        yield lambda number: status.update(f"{what} … {number}")
+
+
+@contextmanager
+def syncing() -> "Iterator[Callable[[Step], None]]":
+    """A progress bar on stderr for `sync`; only on a terminal."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield lambda _step: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as progress:
+        bar = progress.add_task("starting", total=None)
+
+        def step(now: "Step") -> None:
+            record = now.reconcile
+            if record is None or record.status == "running":
+                compared = record.repositories if record else 0
+                progress.update(bar, description=f"comparing: {count(compared, 'repository')}", total=None)
+            else:
+                left = min(now.left, record.enqueued)
+                text = f"copying: {count(left, 'message')} left, {count(now.running, 'task')}"
+                progress.update(bar, description=text, total=record.enqueued or 1, completed=record.enqueued - left)
+
+        yield step
+
+
+def two_lines(first: str, second: str) -> "RenderableType":
+    """A name, and below it what there is to say, with all the column's room."""
+    from rich.text import Text
+
+    return Text.assemble(first, "\n", (second, "dim"))
+
+
+def short(digest: str | None) -> str:
+    """Twelve hexadecimal digits of a digest, as `docker images` shows it."""
+    return "-" if digest is None else digest.removeprefix("sha256:")[:12]
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    if moment is None:
+        return "-"
+    return duration(((now or datetime.now(UTC)) - moment).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    """As `37s`, `12m`, `5h`, `9d`: one unit is what a table has room for.
+
+    >>> duration(3700)
+    '1h'
+    """
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size or (seconds >= size and unit == "h"):
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(0, int(seconds))}s"
+
+
+def image(repository: str | None, tag: str | None = None, digest: str | None = None) -> str:
+    if repository is None:
+        return "-"
+    return f"{repository}:{tag}" if tag else f"{repository}@{short(digest)}"
+
+
+def task(arn_or_id: str | None) -> str:
+    """Eight characters of a task's id; every command that prints one in full has --json."""
+    return "-" if arn_or_id is None else arn_or_id[:8]
+
+
+def cut(text: str, length: int = 160) -> str:
+    """For overviews; the whole is a `dlq show` or `explain` away."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 image`, `2 images`, `3 copies`."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def rows(made: "Table", lines: Iterable[Sequence["RenderableType"]]) -> "Table":
+    for line in lines:
+        made.add_row(*line)
+    return made

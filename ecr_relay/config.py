@@ -1,0 +1,281 @@
+"""`relay.toml`: one file, read by the stack and, through an SSM parameter, by every function. Pure.
+
+    text --parse--> RelayConfig --to_parameter--> SSM --from_parameter--> RelayConfig
+
+Every error is one line that names the key by its path and says what is allowed there.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Annotated, Final, Literal, Self, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from ecr_relay.errors import ConfigError
+from ecr_relay.images import is_repository
+from ecr_relay.regions import PARTITION_OF_REGION
+
+PARAMETER_LIMIT: Final = 8192
+"""Characters that an advanced SSM parameter holds (AWS Systems Manager quotas)."""
+
+
+def _known_region(region: str) -> str:
+    if region not in PARTITION_OF_REGION:
+        close = get_close_matches(region, PARTITION_OF_REGION, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"{region!r} is no AWS region; {hint}allowed: {', '.join(PARTITION_OF_REGION)}")
+    return region
+
+
+def _usable_prefix(prefix: str) -> str:
+    if prefix and not is_repository(prefix + "/x"):
+        raise ValueError(
+            f"{prefix!r} makes no valid repository name; allowed: lower-case path such as 'mirror' or 'team/mirror'"
+        )
+    return prefix
+
+
+Region = Annotated[str, AfterValidator(_known_region)]
+Account = Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Glob = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+_M = TypeVar("_M", bound="_Model")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Credentials(_Model):
+    """How to become somebody else: a role to assume, or an access key pair for another partition."""
+
+    role_arn: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$")
+    external_id: str | None = Field(default=None, min_length=2, max_length=1224)
+    secret_arn: str | None = Field(
+        default=None,
+        pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$",
+        description="a JSON object with `access_key_id` and `secret_access_key`",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.role_arn is None) == (self.secret_arn is None):
+            raise ValueError("needs either role_arn or secret_arn")
+        if self.external_id and not self.role_arn:
+            raise ValueError("external_id goes with role_arn")
+        return self
+
+
+class EcrRegistry(_Model):
+    """One Amazon ECR private registry: an account in a region."""
+
+    region: Region
+    account: Account
+    credentials: Credentials | None = Field(default=None, description="default: the program's own role")
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/]+$",
+        description="ECR API endpoint, for PrivateLink without private DNS; default: AWS's own",
+    )
+
+    @property
+    def id(self) -> str:
+        """How the ledger names it."""
+        return f"{self.account}.{self.region}"
+
+
+class EcrSource(EcrRegistry):
+    type: Literal["ecr"] = "ecr"
+
+
+class NewRepository(_Model):
+    """What a repository gets that we create at a destination. An existing one is left as it is."""
+
+    immutable_tags: bool = False
+    scan_on_push: bool = False
+    kms_key: str | None = Field(default=None, description="key ARN; default: AES-256 by ECR")
+    lifecycle_policy: str | None = Field(default=None, description="the policy's JSON text")
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class Destination(EcrRegistry):
+    name: Name
+    prefix: Annotated[str, AfterValidator(_usable_prefix)] = Field(
+        default="", description="`mirror` puts `team/app` into `mirror/team/app`"
+    )
+    max_tasks: int = Field(default=10, ge=1, le=10, description="copy tasks at once for this destination")
+    new_repository: NewRepository = NewRepository()
+
+    def repository(self, source_repository: str) -> str:
+        """The destination's name for a source repository; injective, since a prefix is."""
+        return f"{self.prefix}/{source_repository}" if self.prefix else source_repository
+
+
+class Rule(_Model):
+    """Selects images. A list of globs selects what one of them matches; an exclude always wins."""
+
+    repositories: tuple[Glob, ...] = Field(default=("*",), min_length=1)
+    exclude_repositories: tuple[Glob, ...] = ()
+    tags: tuple[Glob, ...] = Field(default=("*",), min_length=1)
+    exclude_tags: tuple[Glob, ...] = ()
+    untagged: bool = Field(default=False, description="also images without a tag, children of indexes included")
+    destinations: tuple[Name, ...] = Field(default=(), description="default: all")
+
+
+class Network(_Model):
+    """An existing network; without it the stack creates a small VPC with public subnets and no NAT."""
+
+    vpc_id: str = Field(pattern=r"^vpc-[0-9a-f]+$")
+    subnet_ids: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = Field(min_length=1)
+    assign_public_ip: bool = False
+
+
+class Deployment(_Model):
+    """What needs a deployment to change; the rest of the file is read when it is needed."""
+
+    stack_name: str = Field(default="ecr-relay", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")
+    account: Account | None = Field(default=None, description="default: the source's")
+    region: Region | None = Field(default=None, description="default: the source's")
+    architecture: Literal["arm64", "x86_64"] = "arm64"
+    reconcile_at: str = Field(default="03:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="daily, UTC")
+    network: Network | None = None
+    cluster: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="name of an existing ECS cluster"
+    )
+    task_cpu: Literal[256, 512, 1024, 2048, 4096] = 1024
+    task_memory_mib: int = Field(default=2048, ge=512, le=30720)
+    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = 30
+    supervise_seconds: int = Field(default=240, ge=1, le=240)
+
+
+class RelayConfig(_Model):
+    source: EcrSource
+    destinations: tuple[Destination, ...] = Field(min_length=1)
+    rules: tuple[Rule, ...] = Field(default=(Rule(),), min_length=1)
+    deployment: Deployment = Deployment()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [destination.name for destination in self.destinations]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"destinations[{index}].name: {name!r} is used twice; names are unique")
+        targets: dict[tuple[str, str], str] = {}
+        for index, destination in enumerate(self.destinations):
+            other = targets.setdefault((destination.id, destination.prefix), destination.name)
+            if other != destination.name:
+                raise ValueError(
+                    f"destinations[{index}].prefix: {destination.name!r} and {other!r} would write the same place"
+                )
+        for index, rule in enumerate(self.rules):
+            for name in rule.destinations:
+                if name not in names:
+                    raise ValueError(
+                        f"rules[{index}].destinations: {name!r} is not a destination; allowed: {', '.join(names)}"
+                    )
+        for index, destination in enumerate(self.destinations):
+            if destination.id == self.source.id:
+                self._refuse_ring(index, destination)
+        return self
+
+    def _refuse_ring(self, index: int, destination: Destination) -> None:
+        if not destination.prefix:
+            raise ValueError(
+                f"destinations[{index}].prefix: needed, since this destination is the source's own registry"
+            )
+        inside = destination.prefix + "/*"
+        for number, rule in enumerate(self.rules):
+            if not any(glob in (inside, destination.prefix + "*") for glob in rule.exclude_repositories):
+                raise ValueError(
+                    f"rules[{number}].exclude_repositories: must contain {inside!r}, since destination "
+                    f"{destination.name!r} lies in the source's own registry"
+                )
+
+    def destination(self, name: str) -> Destination:
+        """Raises KeyError when the configuration no longer has it."""
+        for destination in self.destinations:
+            if destination.name == name:
+                return destination
+        raise KeyError(name)
+
+    def to_parameter(self) -> str:
+        """The text of the SSM parameter: this configuration as JSON, defaults left out."""
+        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), separators=(",", ":"), sort_keys=True)
+        if len(text) > PARAMETER_LIMIT:
+            raise ConfigError(
+                f"configuration: {len(text)} characters as JSON; an SSM parameter holds {PARAMETER_LIMIT}"
+            )
+        return text
+
+    @classmethod
+    def from_parameter(cls, text: str) -> Self:
+        """The inverse of `to_parameter`. Raises ConfigError."""
+        return _validated(cls, text, "SSM parameter")
+
+
+def parse(text: str, name: str = "relay.toml") -> RelayConfig:
+    """Read a `relay.toml`. Raises ConfigError, a line a mistake; `name` is what the lines begin with."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: not valid TOML: {error}") from None
+    # By way of JSON, because only there do arrays satisfy a strict tuple: "1" is no number and "yes" is no boolean.
+    return _validated(RelayConfig, json.dumps(data, default=str), name)
+
+
+def _validated(model: type[_M], text: str, name: str) -> _M:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        found = error.errors()
+        lines = [f"{name}: {_line(model, wrong)}" for wrong in found if not _follows(wrong, found)]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _follows(wrong: ErrorDetails, found: list[ErrorDetails]) -> bool:
+    """Whether it only says that a list is too short, because its items have mistakes of their own."""
+    location = wrong["loc"]
+    return wrong["type"] == "too_short" and any(
+        len(other["loc"]) > len(location) and other["loc"][: len(location)] == location for other in found
+    )
+
+
+def _line(model: type[BaseModel], wrong: ErrorDetails) -> str:
+    location = wrong["loc"]
+    path = re.sub(r"\.\[", "[", ".".join(f"[{part}]" if isinstance(part, int) else part for part in location))
+    if wrong["type"] == "extra_forbidden":
+        allowed = sorted(_fields(model, location[:-1]))
+        close = get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"{path}: unknown key; {hint}allowed: {', '.join(allowed)}"
+    message = wrong["msg"].removeprefix("Value error, ")
+    if wrong["type"] == "missing":
+        return f"{path}: missing; this key is required"
+    if wrong["type"] == "string_pattern_mismatch":
+        message = f"{wrong['input']!r} does not match {wrong['ctx']['pattern']}"
+    elif not path or wrong["type"] == "value_error":
+        return f"{path}: {message}" if path else message
+    else:
+        message = f"{message[0].lower()}{message[1:]}, not {wrong['input']!r}"
+    return f"{path}: {message}"
+
+
+def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
+    """The keys that are allowed in the table at `location`."""
+    for part in location:
+        if isinstance(part, str):
+            model = next(_models(model.model_fields[part].annotation))
+    return set(model.model_fields)
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

@@ -1,0 +1,164 @@
+"""What is to be done about one message: the table "Deciding a message" of the design, row by row."""
+
+from dataclasses import dataclass
+
+from ecr_relay import rules
+from ecr_relay.config import Destination
+from ecr_relay.consume.reap import Reaper
+from ecr_relay.converge import Applied, Busy, Gone, converge
+from ecr_relay.errors import DestinationDown, Malformed
+from ecr_relay.ledger import DigestRecord
+from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
+from ecr_relay.queues import CopyQueue
+from ecr_relay.relay import Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message of a batch. `sent_at` is SQS's SentTimestamp, in ms."""
+
+    message_id: str
+    receipt_handle: str
+    body: str
+    sent_at: int
+    receives: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing remains to be done. `what`: skipped, dropped, split, retagged or copied."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """It must wait for something; a new message takes its place."""
+
+    envelope: Envelope
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A batch item failure. `attempt` is how many were made, for the backoff; None: no further one is worth while."""
+
+    reason: str
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """To be copied: the envelope, its digest being the source's now; the record as it was seen."""
+
+    delivery: Delivery
+    envelope: Envelope
+    destination: Destination
+    record: DigestRecord
+    seen_at: int
+
+
+Decision = Done | Wait | Fail | Copy
+
+
+class Decider:
+    """Decides message by message. `reaper` knows which runs are alive."""
+
+    def __init__(self, relay: Relay, queue: CopyQueue, reaper: Reaper) -> None:
+        self._relay = relay
+        self._ledger = relay.ledger
+        self._queue = queue
+        self._reaper = reaper
+
+    def decide(self, delivery: Delivery) -> Decision:
+        """Raises CopyError if a registry does not answer as it should."""
+        try:
+            message = parse(delivery.body)
+        except Malformed as error:
+            self._ledger.notes.refuse(delivery.message_id, str(error))
+            return Fail(f"malformed: {error}")
+        if isinstance(message, Ignored):
+            return Done("dropped", message.reason)
+        if isinstance(message, PushEvent):
+            return self._decide_event(delivery, message)
+        return self._decide_envelope(delivery, message)
+
+    def _decide_event(self, delivery: Delivery, event: PushEvent) -> Decision:
+        config = self._relay.config
+        if event.source != config.source.id:
+            return Done("dropped", f"of another registry: {event.source}")
+        wanted = rules.destinations(config, event.repository, event.tag)
+        if not wanted:
+            return Done("dropped", "no rule selects it" if event.tag else "no tag, and no rule wants untagged images")
+        envelopes = [
+            Envelope(
+                lane="push",
+                source=event.source,
+                destination=destination.name,
+                repository=event.repository,
+                tag=event.tag,
+                digest=event.digest,
+                first_seen=event.first_seen,
+            )
+            for destination in wanted
+        ]
+        if len(envelopes) > 1:
+            # Each destination has attempts of its own, so each gets a message of its own.
+            self._queue.send(envelopes)
+            return Done("split", ", ".join(envelope.destination for envelope in envelopes))
+        return self._decide_selected(delivery, envelopes[0], wanted[0])
+
+    def _decide_envelope(self, delivery: Delivery, envelope: Envelope) -> Decision:
+        if envelope.source != self._relay.config.source.id:
+            return Done("dropped", f"of another registry: {envelope.source}")
+        for destination in rules.destinations(self._relay.config, envelope.repository, envelope.tag):
+            if destination.name == envelope.destination:
+                return self._decide_selected(delivery, envelope, destination)
+        return Done("dropped", "no rule selects it any more")
+
+    def _decide_selected(self, delivery: Delivery, envelope: Envelope, destination: Destination) -> Decision:
+        target = self._relay.target(destination, envelope.repository)
+        if envelope.tag is not None:
+            tag = self._ledger.tags.get(target, envelope.tag)
+            if tag.says(envelope.digest, envelope.as_of):
+                return Done("skipped", "the ledger has it")
+            if tag.given_up(delivery.sent_at):
+                return Fail(tag.error or "the destination refuses this tag")
+        record = self._ledger.digests.get(target, envelope.digest)
+        if envelope.tag is None and record.believed(envelope.as_of):
+            return Done("skipped", "the ledger has it")
+        if record.status == "copying" and self._reaper.alive(record.run):
+            return Wait(envelope, f"run {record.run} is copying it")
+        breaker = self._ledger.notes.breaker(destination.name)
+        if breaker is not None:
+            return Wait(envelope, f"destination {destination.name} is out of order: {breaker.reason}")
+        if envelope.tag is None:
+            return self._copy(delivery, envelope, destination, record, self._ledger.clock())
+        place = self._relay.place(destination, envelope.repository)
+        try:
+            outcome = converge(self._ledger, place, envelope.tag, as_of=envelope.as_of)
+        except DestinationDown as error:
+            self._ledger.notes.open_breaker(destination.name, str(error))
+            return Wait(envelope, f"{type(error).__name__}: {error}")
+        match outcome:
+            case Applied():
+                return Done("retagged" if outcome.moved else "skipped", f"{envelope.tag} has {outcome.digest}")
+            case Busy():
+                return Wait(envelope, "another is at this tag")
+            case Gone():
+                return Done("dropped", "the source no longer has this tag")
+        if outcome.digest != envelope.digest:
+            envelope = envelope.model_copy(update={"digest": outcome.digest})
+        record = self._ledger.digests.get(target, outcome.digest)
+        return self._copy(delivery, envelope, destination, record, outcome.seen_at)
+
+    def _copy(
+        self, delivery: Delivery, envelope: Envelope, destination: Destination, record: DigestRecord, seen_at: int
+    ) -> Copy | Wait | Fail:
+        if record.status == "copying" and self._reaper.alive(record.run):
+            return Wait(envelope, f"run {record.run} is copying it")
+        if record.given_up(delivery.sent_at):
+            return Fail(record.error or "given up")
+        # The reaper may have ended a dead run's claim, so the claim is made on what is there after it.
+        return Copy(delivery, envelope, destination, self._ledger.digests.get(record.target, record.digest), seen_at)

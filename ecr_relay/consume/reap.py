@@ -1,0 +1,85 @@
+"""Which runs are alive, and ending those that are not.
+
+A slot is freed here and nowhere else, and only after ECS has shown that its task is no more:
+
+    the task says that it ended            ask ECS; over: free the slot
+    the lease is over, ECS: task is over   what it had claimed has failed, with ECS's reason; free the slot
+    the lease is over, ECS: task pending   left alone for PENDING_MS after it was taken, then stopped
+    the lease is over, ECS: task runs      it should have ended itself; stop it, and look again later
+    ECS knows no task                      after UNKNOWN_MS the launch never happened; claims are given back
+"""
+
+from typing import Final
+
+from ecr_relay.errors import CopyError, Transient
+from ecr_relay.ledger import Ledger, Slot
+from ecr_relay.tasks import Tasks, TaskState
+
+PENDING_MS: Final = 600_000
+"""How long Fargate may take to start a task before it is stopped."""
+UNKNOWN_MS: Final = 300_000
+"""How long a task may be unknown to ListTasks after RunTask: ECS is eventually consistent."""
+
+
+class Reaper:
+    """For one invocation: the slots are read once, and again after something was freed."""
+
+    def __init__(self, ledger: Ledger, tasks: Tasks) -> None:
+        self._ledger = ledger
+        self._tasks = tasks
+        self._held: list[Slot] | None = None
+
+    def alive(self, run: str | None) -> bool:
+        """Whether what this run has claimed is still its own; if its lease is over, ECS is asked first."""
+        if self._held is None:
+            self._held = self._ledger.slots.held()
+        for slot in self._held:
+            if slot.owns(run):
+                if slot.until >= self._ledger.clock():
+                    return True
+                return not self._reap([slot])
+        # Not in what was read at first; it may have begun since.
+        self._held = self._ledger.slots.held()
+        return any(slot.owns(run) for slot in self._held)
+
+    def reap(self) -> int:
+        """Free every slot that may be freed; how many were."""
+        now = self._ledger.clock()
+        return self._reap([slot for slot in self._ledger.slots.held() if slot.phase == "ended" or slot.until < now])
+
+    def over(self, run: str, state: TaskState) -> None:
+        """ECS shows that this run's task is no more: whatever it still claims has failed, with ECS's reason."""
+        reason = f"the copy task ended before the copy did: {state.reason}"
+        self._give_up(run, Transient(reason), counts=not state.interrupted)
+
+    def _reap(self, slots: list[Slot]) -> int:
+        runs = {slot.run: self._ledger.runs.get(slot.run) for slot in slots}
+        arns = {run: (record.task if record else None) or self._tasks.of_run(run) for run, record in runs.items()}
+        states = self._tasks.states(arn for arn in arns.values() if arn)
+        return sum(self._reap_one(slot, states.get(arns[slot.run] or "")) for slot in slots)
+
+    def _reap_one(self, slot: Slot, state: TaskState | None) -> bool:
+        age = self._ledger.clock() - slot.taken_at
+        if state is None:
+            if age < UNKNOWN_MS and slot.phase != "ended":
+                return False
+            self._give_up(slot.run, Transient("its copy task was never launched"), counts=False)
+        elif state.over:
+            self.over(slot.run, state)
+        else:
+            if slot.phase != "ended" and (not state.pending or age > PENDING_MS):
+                self._tasks.stop(state.arn, "ecr-relay: its lease is over")
+            return False
+        self._ledger.slots.free(slot.run, slot.number)
+        self._held = None
+        return True
+
+    def _give_up(self, run_id: str, error: CopyError, *, counts: bool) -> None:
+        run = self._ledger.runs.get(run_id)
+        if run is None:  # its consumer died before it wrote what it had claimed
+            return
+        for job in run.jobs:
+            if counts:
+                self._ledger.digests.fail(run.target(job), job.digest, run_id, error)
+            else:
+                self._ledger.digests.release(run.target(job), job.digest, run_id, error)

@@ -1,0 +1,131 @@
+"""Make a tag at a destination what it is at the source now: the one routine, for the consumer and the copier.
+
+The lock is taken before the source is read, and a commit holds only if nobody was refused meanwhile; so of two that
+are at one tag, the last to commit has read the source after both messages were sent. See `ledger.tags`.
+"""
+
+from dataclasses import dataclass
+from uuid import uuid4
+
+from ecr_relay.errors import CopyError, Missing, TagTaken
+from ecr_relay.ledger import Ledger, TagRecord, Target
+from ecr_relay.registries import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Committed: the destination's tag has `digest`."""
+
+    digest: str
+    moved: bool
+    """False if it was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another is at this tag, or it took too long: look again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The source has no such tag any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsCopy:
+    """The source's tag has `digest`, seen there at `seen_at` (ms), and the destination does not have that yet."""
+
+    digest: str
+    seen_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class JustCopied:
+    """What the caller has just copied: it is put for now even if the tag has moved on, or a tag that moves faster than
+    a copy takes would never move at the destination."""
+
+    digest: str
+    seen_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A repository on both sides, and where the ledger keeps what it knows of it."""
+
+    source: Registry
+    source_repository: str
+    destination: Registry
+    destination_repository: str
+    target: Target
+
+
+def converge(
+    ledger: Ledger, place: Place, tag: str, *, as_of: int | None = None, just_copied: JustCopied | None = None
+) -> Applied | Busy | Gone | NeedsCopy:
+    """`as_of` as in `DigestRecord.believed`.
+
+    Raises TagTaken (noted in the tag's record: permanent), or another CopyError, which is noted nowhere.
+    """
+    held = ledger.tags.acquire(place.target, tag, uuid4().hex)
+    if held is None:
+        return Busy()
+    try:
+        return _under_lock(ledger, place, tag, held, as_of, just_copied)
+    except CopyError as error:
+        if isinstance(error, TagTaken):
+            ledger.tags.fail(place.target, tag, str(error))
+        ledger.tags.release(place.target, tag, held)
+        raise
+
+
+def _under_lock(
+    ledger: Ledger, place: Place, tag: str, held: TagRecord, as_of: int | None, just_copied: JustCopied | None
+) -> Applied | Busy | Gone | NeedsCopy:
+    while ledger.tags.held(held):
+        seen_at = ledger.clock()
+        digest = place.source.resolve(place.source_repository, tag)
+        if digest is None:
+            ledger.tags.release(place.target, tag, held)
+            return Gone()
+        if not _is_there(ledger, place, digest, as_of):
+            if just_copied is not None and just_copied.seen_at > held.seen_at:
+                _put(place, tag, just_copied.digest)
+                ledger.tags.put_for_now(place.target, tag, held, just_copied.digest, just_copied.seen_at)
+            else:
+                ledger.tags.release(place.target, tag, held)
+            return NeedsCopy(digest, seen_at)
+        if not ledger.tags.held(held):
+            break
+        try:
+            moved = _put(place, tag, digest)
+        except Missing:
+            # The destination has lost what the ledger says it has: it must be copied again.
+            ledger.digests.forget(ledger.digests.get(place.target, digest))
+            continue
+        if ledger.tags.commit(place.target, tag, held, digest, seen_at):
+            return Applied(digest, moved)
+        again = ledger.tags.again(place.target, tag, held)
+        if again is None:
+            return Busy()
+        held = again
+    ledger.tags.release(place.target, tag, held)
+    return Busy()
+
+
+def _is_there(ledger: Ledger, place: Place, digest: str, as_of: int | None) -> bool:
+    record = ledger.digests.get(place.target, digest)
+    if record.believed(as_of):
+        return True
+    # Copied, but too long ago for one who saw it missing: ask the destination, and believe that.
+    return (
+        record.status == "copied"
+        and place.destination.has(place.destination_repository, digest)
+        and ledger.digests.present(record) is not None
+    )
+
+
+def _put(place: Place, tag: str, digest: str) -> bool:
+    if place.destination.resolve(place.destination_repository, tag) == digest:
+        return False
+    place.destination.put_tag(place.destination_repository, digest, tag)
+    return True

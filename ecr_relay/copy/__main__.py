@@ -1,0 +1,89 @@
+"""The copier's entry point: `python -m ecr_relay.copy`, once in each Fargate task.
+
+Exit status: 0 every job has its outcome in the ledger (failed ones, too), or the run is not this task's to do; 1 the
+lease was lost; 2 the environment or the configuration is wrong; 143 stopped by SIGTERM.
+"""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+from uuid import uuid4
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ecr_relay import logs
+from ecr_relay.copy import Copier, copy_all
+from ecr_relay.copy.lease import Lease
+from ecr_relay.errors import RelayError, Transient
+from ecr_relay.relay import Composer, Relay
+from ecr_relay.settings import CopierSettings
+from ecr_relay.skopeo import Skopeo
+
+_log = logging.getLogger("ecr_relay.copy")
+
+
+def main() -> int:
+    logs.to_stdout()
+    try:
+        settings = CopierSettings.from_environment(os.environ)
+        relay = Composer(settings).relay()
+        return _run(relay, settings.run)
+    except RelayError as error:
+        _log.error("cannot begin: %s", error)
+        return 2
+    except (ClientError, BotoCoreError) as error:
+        _log.error("AWS does not answer as it should: %s", error)
+        return 1
+
+
+def _run(relay: Relay, run_id: str) -> int:
+    ledger = relay.ledger
+    holder = uuid4().hex
+    slot = ledger.slots.begin(run_id, holder)
+    run = ledger.runs.get(run_id)
+    if slot is None or run is None:
+        _log.warning("this run is not mine to do", extra={"run": run_id})
+        return 0
+    _log.info("begin", extra={"run": run_id, "destination": run.destination, "jobs": len(run.jobs)})
+    exit_status = 0
+    with tempfile.TemporaryDirectory(prefix="ecr-relay-") as directory:
+        try:
+            destination = relay.config.destination(run.destination)
+        except KeyError:
+            for job in run.jobs:
+                error = Transient(f"the configuration has no destination {run.destination!r} any more")
+                ledger.digests.fail(run.target(job), job.digest, run_id, error)
+            ledger.slots.end(slot, holder)
+            return 0
+        copier = Copier(relay, run, destination, Skopeo(Path(directory)))
+        stopping = threading.Lock()
+
+        def stop(status: int, reason: str) -> None:
+            nonlocal exit_status
+            if stopping.acquire(blocking=False):
+                exit_status = status
+                _log.warning("stopping: %s", reason, extra={"run": run_id})
+                # Not in the signal's own frame: what it interrupted may hold the locks that stop() needs.
+                threading.Thread(target=copier.stop, name="stop").start()
+
+        def terminate(_number: int, _frame: FrameType | None) -> None:
+            stop(143, "SIGTERM")
+
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, terminate)
+        lease = Lease(ledger, slot, holder, on_lost=lambda reason: stop(1, reason))
+        try:
+            copy_all(copier, run.jobs)
+        finally:
+            lease.end()
+    _log.info("end", extra={"run": run_id, "exit_status": exit_status})
+    return exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

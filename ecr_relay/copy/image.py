@@ -1,0 +1,111 @@
+"""Copying one image: repository -> immutable tags -> skopeo, by digest -> verify -> ledger -> tags."""
+
+import logging
+import threading
+
+from ecr_relay.config import Destination
+from ecr_relay.converge import JustCopied, Place, converge
+from ecr_relay.errors import CopyError, DestinationDown, TagTaken, Transient
+from ecr_relay.ledger import Job, Ledger, Run, Target
+from ecr_relay.relay import Relay
+from ecr_relay.skopeo import Skopeo
+
+_log = logging.getLogger(__name__)
+
+
+class Copier:
+    """For one run. `copy` is called from several threads; `stop` from a signal's or the lease's."""
+
+    def __init__(self, relay: Relay, run: Run, destination: Destination, skopeo: Skopeo) -> None:
+        self._relay = relay
+        self._ledger: Ledger = relay.ledger
+        self._run = run
+        self._destination = destination
+        self._skopeo = skopeo
+        self._stopped = threading.Event()
+        self._ensuring = threading.Lock()
+        self._ensured: set[str] = set()
+
+    def stop(self) -> None:
+        """End what is being copied; attempts that were cut off do not count."""
+        self._stopped.set()
+        self._skopeo.stop()
+
+    def copy(self, job: Job) -> None:
+        """The outcome is in the ledger. Raises only what is nobody's: the ledger out of reach, a bug."""
+        place = self._relay.place(self._destination, job.repository)
+        facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
+        begun = self._ledger.clock()
+        try:
+            if self._stopped.is_set():
+                raise Transient("the copy task was stopped")
+            moved = self._bring(place, job)
+        except CopyError as error:
+            self._lost(place.target, job, error)
+            _log.warning("copy failed", extra=facts | {"class": type(error).__name__, "error": str(error)})
+            return
+        if self._ledger.digests.copied(place.target, job.digest, self._run.id) is None:
+            _log.warning("copied, but the claim was lost meanwhile", extra=facts)
+            return
+        milliseconds = self._ledger.clock() - begun
+        _log.info("copied" if moved else "was there", extra=facts | {"milliseconds": milliseconds})
+        for tag in job.tags:
+            self._tag(place, job, tag.name, tag.seen_at)
+
+    def _bring(self, place: Place, job: Job) -> bool:
+        """Make the digest be at the destination; False if it was."""
+        repository = place.destination_repository
+        self._ensure(place, repository)
+        self._refuse_taken(place, job)
+        if place.destination.has(repository, job.digest):
+            return False
+        logins = {registry.host: registry.login() for registry in (place.source, place.destination)}
+        self._skopeo.login({host: login for host, login in logins.items() if login is not None})
+        self._skopeo.copy(
+            f"{place.source.host}/{place.source_repository}", job.digest, f"{place.destination.host}/{repository}"
+        )
+        if not place.destination.has(repository, job.digest):
+            raise Transient(f"skopeo succeeded, but {repository}@{job.digest} is not at the destination")
+        return True
+
+    def _refuse_taken(self, place: Place, job: Job) -> None:
+        """Note the tags that cannot be put; raises TagTaken if that leaves nothing to copy for."""
+        taken = [
+            tag
+            for tag in job.tags
+            if place.destination.tag_is_taken(place.destination_repository, job.digest, tag.name)
+        ]
+        for tag in taken:
+            reason = f"{place.destination_repository}:{tag.name} is immutable and names another digest"
+            self._ledger.tags.fail(place.target, tag.name, reason)
+        if taken and len(taken) == len(job.tags):
+            raise TagTaken(f"every tag of {job.digest} in {place.destination_repository} is immutable and taken")
+
+    def _ensure(self, place: Place, repository: str) -> None:
+        with self._ensuring:
+            if repository not in self._ensured:
+                place.destination.ensure_repository(repository, self._destination.new_repository)
+                self._ensured.add(repository)
+
+    def _lost(self, target: Target, job: Job, error: CopyError) -> None:
+        digests = self._ledger.digests
+        if isinstance(error, DestinationDown):
+            self._ledger.notes.open_breaker(self._destination.name, str(error))
+            digests.release(target, job.digest, self._run.id, error)
+        elif self._stopped.is_set() or isinstance(error, TagTaken):
+            # Cut off, or it is the tags that failed, as their records say: the digest itself may be wanted again.
+            digests.release(target, job.digest, self._run.id, error)
+        else:
+            digests.fail(target, job.digest, self._run.id, error)
+
+    def _tag(self, place: Place, job: Job, tag: str, seen_at: int) -> None:
+        """What does not succeed here is left to the message, which finds the digest copied and tries again."""
+        facts = {"run": self._run.id, "repository": job.repository, "tag": tag}
+        try:
+            outcome = converge(self._ledger, place, tag, just_copied=JustCopied(job.digest, seen_at))
+        except CopyError as error:
+            _log.warning("tag not put", extra=facts | {"class": type(error).__name__, "error": str(error)})
+        else:
+            _log.info(
+                "tag", extra=facts | {"outcome": type(outcome).__name__, "digest": getattr(outcome, "digest", None)}
+            )

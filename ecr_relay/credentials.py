@@ -1,0 +1,115 @@
+"""From a registry's configuration to a client for it: by the program's own role, a role to assume, or a key pair.
+
+Nothing is asked for before the first call that needs it; then it is kept, and renewed before it ends. What is refused
+here is refused for every image, so it is DestinationDown, out of the call that needed it.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import (
+    CredentialProvider,
+    CredentialResolver,
+    DeferredRefreshableCredentials,
+)
+
+from ecr_relay import config
+from ecr_relay.errors import DestinationDown
+from ecr_relay.registries.ecr import CLIENT, PUT_CLIENT, Ecr, translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecr.client import ECRClient
+    from mypy_boto3_sts.type_defs import AssumeRoleRequestTypeDef
+
+SESSION_NAME: Final = "ecr-relay"
+"""How an assumed role's calls are signed in CloudTrail."""
+
+SECRET_AGE: Final = timedelta(minutes=15)
+"""How long a key pair is used before the secret is read again, so that a rotated one is picked up."""
+
+# botocore renews what ends within 15 minutes (RefreshableCredentials), so this much is added to the age.
+_RENEWED_BEFORE: Final = timedelta(minutes=15)
+_KEYS: Final = ("access_key_id", "secret_access_key")
+
+Metadata = Mapping[str, str | None]
+"""What botocore's RefreshableCredentials wants of a refresh."""
+
+
+def registry(registry: config.EcrRegistry, session: boto3.Session | None = None) -> Ecr:
+    """The registry that `registry` describes. `session` is who we are to begin with; default: the environment's."""
+    own = session or boto3.Session()
+    there = _become(own, registry.credentials, registry.region) if registry.credentials else own
+
+    def client(settings: Config) -> "ECRClient":
+        return there.client("ecr", region_name=registry.region, endpoint_url=registry.endpoint, config=settings)
+
+    return Ecr(client(CLIENT), registry.account, put_client=client(PUT_CLIENT))
+
+
+def _become(own: boto3.Session, credentials: config.Credentials, region: str) -> boto3.Session:
+    if credentials.role_arn:
+        refresh = _role(own, credentials.role_arn, credentials.external_id, region)
+    else:
+        refresh = _key_pair(own, credentials.secret_arn or "")
+    # What it logs with a traceback we raise as a sentence.
+    logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
+    session = botocore.session.Session()
+    session.register_component("credential_provider", CredentialResolver([_Provider(refresh)]))
+    return boto3.Session(botocore_session=session)
+
+
+class _Provider(CredentialProvider):
+    METHOD = "ecr-relay"
+
+    def __init__(self, refresh: Callable[[], Metadata]) -> None:
+        super().__init__()
+        self._refresh = refresh
+
+    def load(self) -> DeferredRefreshableCredentials:
+        return DeferredRefreshableCredentials(self._refresh, self.METHOD)
+
+
+def _role(own: boto3.Session, arn: str, external_id: str | None, region: str) -> Callable[[], Metadata]:
+    def fetch() -> Metadata:
+        request: AssumeRoleRequestTypeDef = {"RoleArn": arn, "RoleSessionName": SESSION_NAME}
+        if external_id:
+            request["ExternalId"] = external_id
+        with translated(f"assuming {arn}"):
+            answer = own.client("sts", region_name=own.region_name or region, config=CLIENT).assume_role(**request)
+        credentials = answer["Credentials"]
+        return {
+            "access_key": credentials["AccessKeyId"],
+            "secret_key": credentials["SecretAccessKey"],
+            "token": credentials["SessionToken"],
+            "expiry_time": credentials["Expiration"].isoformat(),
+        }
+
+    return fetch
+
+
+def _key_pair(own: boto3.Session, arn: str) -> Callable[[], Metadata]:
+    def fetch() -> Metadata:
+        # The secret lies where its ARN says: arn:partition:secretsmanager:region:…
+        client = own.client("secretsmanager", region_name=arn.split(":")[3], config=CLIENT)
+        with translated(f"reading secret {arn}"):
+            text = client.get_secret_value(SecretId=arn).get("SecretString", "")
+        try:
+            content = json.loads(text)
+            access_key, secret_key = (content[key].strip() for key in _KEYS)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # Not a word of what it holds.
+            raise DestinationDown(f"secret {arn}: must be a JSON object with the texts {' and '.join(_KEYS)}") from None
+        return {
+            "access_key": access_key,
+            "secret_key": secret_key,
+            "token": None,
+            "expiry_time": (datetime.now(UTC) + SECRET_AGE + _RENEWED_BEFORE).isoformat(),
+        }
+
+    return fetch

@@ -1,0 +1,184 @@
+"""Digest records: has this manifest, with all that it refers to, arrived at this destination?
+
+              claim              copied
+    absent ----------> copying ----------> copied      and back: claim when not believed (a heal),
+                       |  |  ^                         forget when the destination has lost it
+               release |  |  | claim
+                       v  |  |
+                 waiting -|--+   the attempt is given back: not launched, stopped by Spot, destination down
+                          | fail |
+                          v      |
+                 failed (n < 3) -+
+                 exhausted (n = 3, or permanent): a claim for a message sent after `failed_at` starts over at 1
+
+An attempt is a claim; `attempts` counts them. Every arrow is one write, conditional on the `version` that was read.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from boto3.dynamodb.conditions import Attr
+from botocore.exceptions import ClientError
+
+from ecr_relay.errors import CopyError, Permanent
+from ecr_relay.ledger.table import Clock, Item, Target, condition_failed, read
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.service_resource import Table
+
+ATTEMPTS: Final = 3
+"""The queue's maxReceiveCount, and as many claims."""
+ERROR_LIMIT: Final = 2000
+"""Characters of an error that are kept."""
+
+Status = Literal["absent", "copying", "copied", "waiting", "failed", "exhausted"]
+
+
+@dataclass(frozen=True, slots=True)
+class DigestRecord:
+    """What the ledger knows of one digest at one destination. `status` absent: no record."""
+
+    target: Target
+    digest: str
+    status: Status = "absent"
+    version: int = 0
+    run: str | None = None
+    attempts: int = 0
+    first_seen: int | None = None
+    verified_at: int | None = None
+    failed_at: int | None = None
+    error: str | None = None
+    error_class: str | None = None
+    changed_at: int = 0
+
+    def believed(self, as_of: int | None) -> bool:
+        """Whether it counts as copied for one who listed the destination at `as_of`."""
+        return self.status == "copied" and (as_of is None or (self.verified_at or 0) > as_of)
+
+    def given_up(self, sent_at: int) -> bool:
+        """Whether a message sent at `sent_at` must launch nothing more; a later one starts over."""
+        return self.status == "exhausted" and sent_at <= (self.failed_at or 0)
+
+    def claimed(self, run: str, now: int, first_seen: int) -> "DigestRecord":
+        attempts = 1 if self.status in ("copied", "exhausted") else self.attempts + 1
+        return replace(self, status="copying", run=run, attempts=attempts, first_seen=first_seen, changed_at=now)
+
+    def copied(self, now: int) -> "DigestRecord":
+        return replace(
+            self,
+            status="copied",
+            verified_at=now,
+            changed_at=now,
+            attempts=0,
+            failed_at=None,
+            error=None,
+            error_class=None,
+        )
+
+    def failed(self, now: int, error: CopyError) -> "DigestRecord":
+        final = isinstance(error, Permanent) or self.attempts >= ATTEMPTS
+        return replace(
+            self,
+            status="exhausted" if final else "failed",
+            failed_at=now,
+            changed_at=now,
+            error=str(error)[:ERROR_LIMIT],
+            error_class=type(error).__name__,
+        )
+
+    def released(self, now: int, error: CopyError) -> "DigestRecord":
+        """As before the claim, so that the attempt does not count."""
+        return replace(
+            self,
+            status="waiting",
+            attempts=max(0, self.attempts - 1),
+            changed_at=now,
+            error=str(error)[:ERROR_LIMIT],
+            error_class=type(error).__name__,
+        )
+
+
+_INDEXED: Final = ("copying", "waiting", "failed", "exhausted")
+_STORED: Final = tuple(field.name for field in fields(DigestRecord) if field.name not in ("target", "digest"))
+
+
+class Digests:
+    def __init__(self, table: "Table", clock: Clock) -> None:
+        self._table = table
+        self._clock = clock
+
+    def get(self, target: Target, digest: str) -> DigestRecord:
+        """One consistent read."""
+        item = read(self._table, target.pk, _sk(digest))
+        return DigestRecord(target, digest) if item is None else record(item)
+
+    def claim(self, seen: DigestRecord, run: str, first_seen: int) -> DigestRecord | None:
+        """The digest is `run`'s to copy; None if somebody else changed the record since it was seen."""
+        return self._write(seen, seen.claimed(run, self._clock(), first_seen))
+
+    def copied(self, target: Target, digest: str, run: str) -> DigestRecord | None:
+        """The manifest was verified at the destination; None if the claim is no longer `run`'s."""
+        return self._end(target, digest, run, lambda record: record.copied(self._clock()))
+
+    def present(self, seen: DigestRecord) -> DigestRecord | None:
+        """The destination was asked and has it, so no copy is needed. None if the record changed meanwhile."""
+        return self._write(seen, seen.copied(self._clock()))
+
+    def fail(self, target: Target, digest: str, run: str, error: CopyError) -> DigestRecord | None:
+        """The attempt failed; None if the claim is no longer `run`'s."""
+        return self._end(target, digest, run, lambda record: record.failed(self._clock(), error))
+
+    def release(self, target: Target, digest: str, run: str, error: CopyError) -> DigestRecord | None:
+        """The attempt does not count; None if the claim is no longer `run`'s."""
+        return self._end(target, digest, run, lambda record: record.released(self._clock(), error))
+
+    def forget(self, seen: DigestRecord) -> bool:
+        """The destination has lost what the ledger says it has; False if the record changed meanwhile."""
+        try:
+            self._table.delete_item(
+                Key={"pk": seen.target.pk, "sk": _sk(seen.digest)},
+                ConditionExpression=Attr("version").eq(seen.version),
+            )
+        except ClientError as error:
+            if condition_failed(error):
+                return False
+            raise
+        return True
+
+    def _end(
+        self, target: Target, digest: str, run: str, change: Callable[[DigestRecord], DigestRecord]
+    ) -> DigestRecord | None:
+        seen = self.get(target, digest)
+        if seen.status != "copying" or seen.run != run:
+            return None
+        return self._write(seen, change(seen))
+
+    def _write(self, seen: DigestRecord, new: DigestRecord) -> DigestRecord | None:
+        written = replace(new, version=seen.version + 1)
+        values = {name: getattr(written, name) for name in _STORED if getattr(written, name) is not None}
+        if written.status in _INDEXED:
+            values["state"] = written.status
+        condition: Any = Attr("version").eq(seen.version) if seen.version else Attr("pk").not_exists()
+        try:
+            self._table.put_item(
+                Item={"pk": seen.target.pk, "sk": _sk(seen.digest), **values}, ConditionExpression=condition
+            )
+        except ClientError as error:
+            if not condition_failed(error):
+                raise
+            # The SDK repeats a call whose answer was lost, and then finds its own first write in the way.
+            return written if self.get(seen.target, seen.digest) == written else None
+        return written
+
+
+def _sk(digest: str) -> str:
+    return f"D#{digest}"
+
+
+def record(item: Item) -> DigestRecord:
+    """The record that an item of the table, or of its index, holds."""
+    values = {name: item[name] for name in _STORED if name in item}
+    numbers = {name: int(value) for name, value in values.items() if isinstance(value, Decimal)}
+    return DigestRecord(Target.of(item["pk"]), item["sk"].removeprefix("D#"), **{**values, **numbers})

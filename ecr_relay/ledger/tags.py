@@ -1,0 +1,152 @@
+"""Tag records: which digest did this tag get at this destination, and who is at it now?
+
+    acquire  owner, until set          if nobody owns it, or the owner's time is over by a minute
+    refused  req + 1                   so that the owner reads the source once more before it commits
+    commit   digest, verified_at set   if still mine and nobody was refused meanwhile; the lock goes with it
+    release  the lock goes             nothing is said of the digest, unless one was put for now
+    fail     failed_at, error set      an immutable tag that holds another digest: permanent
+
+A lock lasts LOCK_MS and may be broken LOCK_MS later; its holder puts a tag only with half of it left. ECR has no
+conditional put: a process that stalls for longer than that between its check and its socket can land late and die.
+The reconcile heals that.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from boto3.dynamodb.conditions import Attr
+
+from ecr_relay.ledger.table import Clock, Item, Target, read, update
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.service_resource import Table
+
+LOCK_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class TagRecord:
+    """`digest` is what the tag was given last, `seen_at` when the source was seen to have it there."""
+
+    digest: str | None = None
+    verified_at: int | None = None
+    seen_at: int = 0
+    owner: str | None = None
+    until: int = 0
+    req: int = 0
+    failed_at: int | None = None
+    error: str | None = None
+
+    def says(self, digest: str | None, as_of: int | None) -> bool:
+        """Whether the tag was committed to `digest` (any, if None), nobody is at it, and it is believed."""
+        return (
+            self.owner is None
+            and self.digest is not None
+            and digest in (None, self.digest)
+            and self.verified_at is not None
+            and (as_of is None or self.verified_at > as_of)
+        )
+
+    def settled_since(self, seen_at: int) -> bool:
+        """Whether a commit, or a refusal for good, came after the source was seen at `seen_at`."""
+        return self.owner is None and max(self.verified_at or 0, self.failed_at or 0) >= seen_at
+
+    def given_up(self, sent_at: int) -> bool:
+        """Whether a message sent at `sent_at` must try no more; a later one starts over."""
+        return self.failed_at is not None and sent_at <= self.failed_at
+
+
+class Tags:
+    def __init__(self, table: "Table", clock: Clock) -> None:
+        self._table = table
+        self._clock = clock
+
+    def get(self, target: Target, tag: str) -> TagRecord:
+        """One consistent read."""
+        item = read(self._table, target.pk, _sk(tag))
+        return TagRecord() if item is None else _record(item)
+
+    def acquire(self, target: Target, tag: str, me: str) -> TagRecord | None:
+        """Lock the tag; None if another holds it, who is then told to look again."""
+        now = self._clock()
+        # Mine already: by a first call whose answer was lost; the SDK repeats it.
+        free = Attr("owner").not_exists() | Attr("owner").eq(me) | Attr("until").lt(now - LOCK_MS)
+        item = update(
+            self._table,
+            target.pk,
+            _sk(tag),
+            "SET #owner = :me, #until = :until, req = if_not_exists(req, :zero)",
+            free,
+            {"me": me, "until": now + LOCK_MS, "zero": 0},
+        )
+        if item is not None:
+            return _record(item)
+        update(self._table, target.pk, _sk(tag), "SET req = req + :one", Attr("owner").exists(), {"one": 1})
+        return None
+
+    def held(self, record: TagRecord) -> bool:
+        """Whether enough of the lock is left to put a tag under it."""
+        return self._clock() < record.until - LOCK_MS // 2
+
+    def commit(self, target: Target, tag: str, held: TagRecord, digest: str, seen_at: int) -> bool:
+        """Say that the tag has `digest`; False if the lock was lost or somebody was refused meanwhile."""
+        item = update(
+            self._table,
+            target.pk,
+            _sk(tag),
+            "SET digest = :digest, verified_at = :now, seen_at = :seen REMOVE #owner, #until, failed_at, #error",
+            Attr("owner").eq(held.owner) & Attr("req").eq(held.req),
+            {"digest": digest, "now": self._clock(), "seen": seen_at},
+        )
+        return item is not None
+
+    def put_for_now(self, target: Target, tag: str, held: TagRecord, digest: str, seen_at: int) -> bool:
+        """Note what the tag was given while a newer digest is still on its way; it is no commit."""
+        item = update(
+            self._table,
+            target.pk,
+            _sk(tag),
+            "SET digest = :digest, seen_at = :seen REMOVE #owner, #until, verified_at",
+            Attr("owner").eq(held.owner),
+            {"digest": digest, "seen": seen_at},
+        )
+        return item is not None
+
+    def release(self, target: Target, tag: str, held: TagRecord) -> None:
+        update(self._table, target.pk, _sk(tag), "REMOVE #owner, #until", Attr("owner").eq(held.owner), {})
+
+    def fail(self, target: Target, tag: str, error: str) -> None:
+        """The destination refuses this tag for good. Needs no lock, and leaves one alone."""
+        update(
+            self._table,
+            target.pk,
+            _sk(tag),
+            "SET failed_at = :now, #error = :error, req = if_not_exists(req, :zero)",
+            None,
+            {"now": self._clock(), "error": error, "zero": 0},
+        )
+
+    def again(self, target: Target, tag: str, held: TagRecord) -> TagRecord | None:
+        """The record with the newest `req`, while the lock is still mine; None if I lost it."""
+        record = self.get(target, tag)
+        return record if (record.owner, record.until) == (held.owner, held.until) else None
+
+
+def _sk(tag: str) -> str:
+    return f"T#{tag}"
+
+
+def _record(item: Item) -> TagRecord:
+    def number(name: str) -> int | None:
+        return int(item[name]) if name in item else None
+
+    return TagRecord(
+        digest=item.get("digest"),
+        verified_at=number("verified_at"),
+        seen_at=number("seen_at") or 0,
+        owner=item.get("owner"),
+        until=number("until") or 0,
+        req=number("req") or 0,
+        failed_at=number("failed_at"),
+        error=item.get("error"),
+    )

@@ -1,0 +1,221 @@
+"""The dead-letter queue: what lies there, and why."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ecr_relay import rules
+from ecr_relay.errors import ConfigError, Malformed
+from ecr_relay.ledger import DigestRecord, Run, Target
+from ecr_relay.ledger.queries import Refusal, TagRow
+from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
+from ecr_relay.operate import mailbox
+from ecr_relay.operate.deployment import Deployment
+from ecr_relay.operate.failures import Unusable
+from ecr_relay.operate.log import Line, of_run
+from ecr_relay.operate.mailbox import Letter, Mailbox
+from ecr_relay.operate.shapes import Shape, at, log_stream, task_id
+
+
+class DeadLetter(Shape):
+    """One message of the dead-letter queue, and what the ledger knows of its image."""
+
+    id: str = Field(description="SQS's message id, which is also what the ledger keeps the reason under")
+    kind: Literal["push", "envelope", "malformed"] = Field(
+        description="an event as EventBridge sent it, our own message for one destination, or neither"
+    )
+    lane: Literal["push", "reconcile"] | None
+    repository: str | None
+    tag: str | None
+    digest: str | None
+    destination: str | None
+    attempts: int | None = Field(description="copies tried, by the ledger; null if it never came to one")
+    receives: int = Field(description="by SQS, looking by `dlq` included")
+    first_seen: datetime | None = Field(description="when the image was pushed, or found missing")
+    sent_at: datetime | None = Field(description="when this message was sent first")
+    failed_at: datetime | None
+    error_class: str | None = Field(description="Malformed, or of the copy: Transient, Permanent, TagTaken, Missing …")
+    error: str | None = Field(description="the registry's or skopeo's own words")
+    reason: str | None = Field(description="what the consumer noted when it refused this message the last time")
+    run: str | None = Field(description="the last run that tried")
+    task: str | None
+    log_stream: str | None
+
+
+class DeadLetters(Shape):
+    total: int = Field(description="about how many there are, by SQS")
+    hidden: int = Field(description="about how many somebody else is looking at; they show up within a minute")
+    letters: list[DeadLetter]
+
+
+class Opened(DeadLetter):
+    """`dlq show`."""
+
+    body: str = Field(description="the message, byte for byte")
+    status: str | None = Field(description="of the digest's record: copying, copied, waiting, failed, exhausted")
+    log: list[Line] = Field(description="the last lines of the copy's log, oldest first")
+
+
+def show_all(deployment: Deployment, *, repository: str | None = None, limit: int = 1000) -> DeadLetters:
+    """The oldest first. With more than `limit` in the queue, which of them are seen is SQS's choice."""
+    with mailbox.opened(deployment.sqs, deployment.outputs.dead_letter_queue_url) as box:
+        box.fetch(limit if repository is None else mailbox.ALL)
+        letters = [letter for letter in box.letters if of_repository(repository)(letter)]
+    waiting, hidden = _counts(deployment)
+    explained = explain(deployment, letters[:limit])
+    total = max(waiting + hidden, len(letters)) if repository is None else len(letters)
+    return DeadLetters(total=total, hidden=0 if letters else hidden, letters=explained)
+
+
+def show(deployment: Deployment, wanted: str, *, lines: int = 20) -> Opened:
+    """By id or by the beginning of one. Raises Unusable where it names none, or several."""
+    with mailbox.opened(deployment.sqs, deployment.outputs.dead_letter_queue_url) as box:
+        box.fetch(mailbox.ALL, lambda letter: letter.id == wanted)
+        letter = named(box, [wanted])[0]
+    explained = explain(deployment, [letter])[0]
+    status, log = None, []
+    if explained.destination and explained.repository and explained.digest:
+        target = deployment.target(explained.destination, explained.repository)
+        status = deployment.ledger.digests.get(target, explained.digest).status
+    if explained.log_stream:
+        log = of_run(deployment, explained.log_stream, explained.digest, lines)
+    return Opened(**explained.model_dump(), body=letter.body, status=status, log=log)
+
+
+def waiting(deployment: Deployment) -> int:
+    """About how many there are."""
+    return sum(_counts(deployment))
+
+
+def named(box: Mailbox, ids: Sequence[str]) -> list[Letter]:
+    """By ids or their beginnings. Raises Unusable where one names no letter, or several."""
+    found: dict[str, Letter] = {}
+    for wanted in ids:
+        matches = [letter for letter in box.letters if letter.id.startswith(wanted)]
+        if not matches:
+            raise Unusable(f"no dead letter {wanted!r}: `ecr-relay dlq list` shows what there is")
+        if len(matches) > 1:
+            raise Unusable(f"{len(matches)} dead letters begin with {wanted!r}: give more of the id")
+        found[matches[0].id] = matches[0]
+    return list(found.values())
+
+
+def of_repository(repository: str | None) -> Callable[[Letter], bool]:
+    """Whether a letter is about `repository`; None: about any, or none."""
+
+    def wanted(letter: Letter) -> bool:
+        if repository is None:
+            return True
+        return getattr(parsed(letter), "repository", None) == repository
+
+    return wanted
+
+
+def parsed(letter: Letter) -> PushEvent | Envelope | Ignored | None:
+    """What a letter says; None if it is malformed."""
+    with suppress(Malformed):
+        return parse(letter.body)
+    return None
+
+
+def _counts(deployment: Deployment) -> tuple[int, int]:
+    names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    answer = deployment.sqs.get_queue_attributes(
+        QueueUrl=deployment.outputs.dead_letter_queue_url, AttributeNames=names
+    )["Attributes"]
+    return int(answer[names[0]]), int(answer[names[1]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """What a letter is about; `target` only where it is about one destination."""
+
+    letter: Letter
+    message: PushEvent | Envelope | None
+    target: Target | None
+
+
+def explain(deployment: Deployment, letters: Sequence[Letter]) -> list[DeadLetter]:
+    """Each with what the ledger knows of it, in a handful of reads for all of them."""
+    images = [_image(deployment, letter) for letter in letters]
+    queries = deployment.queries
+    refusals = queries.refusals(image.letter.id for image in images)
+    known = [(image.target, image.message) for image in images if image.target and image.message]
+    digests = queries.digests((target, message.digest) for target, message in known)
+    tags = queries.tag_rows((target, message.tag) for target, message in known if message.tag is not None)
+    runs = queries.runs(record.run for record in digests.values() if record.run is not None)
+    explained = []
+    for image in images:
+        record, tag = None, None
+        if image.target and image.message:
+            record = digests.get((image.target, image.message.digest))
+            tag = tags.get((image.target, image.message.tag or ""))
+        run = runs.get(record.run or "") if record else None
+        explained.append(_dead_letter(image, refusals.get(image.letter.id), record, tag, run))
+    return explained
+
+
+def _image(deployment: Deployment, letter: Letter) -> _Image:
+    message = parsed(letter)
+    if message is None or isinstance(message, Ignored):
+        return _Image(letter, None, None)
+    if isinstance(message, Envelope):
+        return _Image(letter, message, Target(message.source, message.destination, message.repository))
+    try:
+        wanted = rules.destinations(deployment.config, message.repository, message.tag)
+    except ConfigError:
+        wanted = ()
+    target = Target(message.source, wanted[0].name, message.repository) if len(wanted) == 1 else None
+    return _Image(letter, message, target)
+
+
+def _dead_letter(
+    image: _Image, refusal: Refusal | None, record: DigestRecord | None, tag: TagRow | None, run: Run | None
+) -> DeadLetter:
+    letter, message = image.letter, image.message
+    failed_at, error_class, error = _error(message, refusal, record, tag)
+    kind: Literal["push", "envelope", "malformed"] = "malformed"
+    lane: Literal["push", "reconcile"] | None = None
+    if message is not None:
+        kind, lane = ("envelope", message.lane) if isinstance(message, Envelope) else ("push", "push")
+    return DeadLetter(
+        id=letter.id,
+        kind=kind,
+        lane=lane,
+        repository=message.repository if message else None,
+        tag=message.tag if message else None,
+        digest=message.digest if message else None,
+        destination=image.target.destination if image.target else None,
+        attempts=record.attempts or None if record else None,
+        receives=letter.receives,
+        first_seen=at(message.first_seen if message else None),
+        sent_at=at(letter.sent_at),
+        failed_at=at(failed_at),
+        error_class=error_class,
+        error=error,
+        reason=refusal.reason if refusal else None,
+        run=record.run if record else None,
+        task=task_id(run),
+        log_stream=log_stream(run),
+    )
+
+
+def _error(
+    message: PushEvent | Envelope | None, refusal: Refusal | None, record: DigestRecord | None, tag: TagRow | None
+) -> tuple[int | None, str | None, str | None]:
+    """When, which class, which words: the tag's record goes before the digest's, and both before the bare note."""
+    noted = refusal.at if refusal else None
+    if message is None:
+        return noted, "Malformed", refusal.reason.removeprefix("malformed: ") if refusal else None
+    if tag is not None and tag.failed_at is not None:
+        return tag.failed_at, "TagTaken", tag.error
+    if record is not None and record.error is not None:
+        return record.failed_at or record.changed_at, record.error_class, record.error
+    if refusal is None:
+        return None, None, None
+    kind, colon, words = refusal.reason.partition(": ")
+    return (noted, kind, words) if colon and kind.isidentifier() else (noted, None, refusal.reason)

@@ -1,0 +1,165 @@
+"""Why an image is where it is: the rules, both registries and the ledger, and what follows from them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import Field
+
+from ecr_relay import rules
+from ecr_relay.config import Destination, RelayConfig
+from ecr_relay.errors import CopyError
+from ecr_relay.images import Reference
+from ecr_relay.ledger import DigestRecord, TagRecord
+from ecr_relay.ledger.digests import ATTEMPTS
+from ecr_relay.operate.deployment import Deployment
+from ecr_relay.operate.failures import Unusable
+from ecr_relay.operate.shapes import Shape, at, log_stream, task_id
+
+
+class Place(Shape):
+    """One destination's part of it."""
+
+    destination: str
+    repository: str = Field(description="the destination's name for it")
+    selected_by: list[int] = Field(description="indexes into the configuration's rules; empty: it is not copied here")
+    digest: str | None = Field(description="what is there now")
+    there: bool | None = Field(description="whether that is what the source has; null: one of them does not answer")
+    answer: str | None = Field(description="why this registry could not be asked")
+    status: str = Field(description="of the digest in the ledger")
+    attempts: int
+    first_seen: datetime | None
+    verified_at: datetime | None
+    failed_at: datetime | None
+    error_class: str | None
+    error: str | None
+    tag_digest: str | None = Field(description="what the ledger says that the tag has there")
+    tag_error: str | None = Field(description="why the destination refuses this tag for good")
+    run: str | None
+    task: str | None
+    log_stream: str | None
+    next: str = Field(description="what happens next, or what to do")
+
+
+class Explanation(Shape):
+    repository: str
+    tag: str | None
+    digest: str | None = Field(description="what the source has; with a digest in IMAGE, that one if it is there")
+    answer: str | None = Field(description="why the source could not be asked")
+    places: list[Place]
+
+
+def explain(deployment: Deployment, image: Reference) -> Explanation:
+    """`image` needs a tag or a digest. Registries that refuse are part of the answer, and no error."""
+    digest, answer = at_source(deployment, image)
+    places = [_place(deployment, image, destination, digest, answer) for destination in deployment.config.destinations]
+    return Explanation(repository=image.repository, tag=image.tag, digest=digest, answer=answer, places=places)
+
+
+def at_source(deployment: Deployment, image: Reference) -> tuple[str | None, str | None]:
+    """What the source has for `image`, or why it could not be asked. Raises Unusable without tag and digest."""
+    source = deployment.relay.source
+    try:
+        if image.digest is not None:
+            return (image.digest if source.has(image.repository, image.digest) else None), None
+        return source.resolve(image.repository, needs_tag(image)), None
+    except CopyError as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+def needs_tag(image: Reference) -> str:
+    """The tag. Raises Unusable if there is none."""
+    if image.tag is None:
+        raise Unusable(f"{str(image)!r} has neither tag nor digest: give {image.repository}:TAG, or @sha256:…")
+    return image.tag
+
+
+def _place(
+    deployment: Deployment, image: Reference, destination: Destination, digest: str | None, answer: str | None
+) -> Place:
+    ledger, name = deployment.ledger, destination.repository(image.repository)
+    target = deployment.target(destination.name, image.repository)
+    tag = ledger.tags.get(target, image.tag) if image.tag is not None else TagRecord()
+    known = digest or image.digest or tag.digest
+    record = ledger.digests.get(target, known) if known else DigestRecord(target, "")
+    selected = _selecting(deployment.config, image, destination)
+    registry, refusal, found = deployment.relay.destination(destination), None, None
+    try:
+        if image.tag is not None:
+            found = registry.resolve(name, image.tag)
+        elif image.digest is not None and registry.has(name, image.digest):
+            found = image.digest
+    except CopyError as error:
+        refusal = f"{type(error).__name__}: {error}"
+    there = None if answer or refusal else digest is not None and found == digest
+    run = ledger.runs.get(record.run) if record.run else None
+    return Place(
+        destination=destination.name,
+        repository=name,
+        selected_by=selected,
+        digest=found,
+        there=there,
+        answer=refusal,
+        status=record.status,
+        attempts=record.attempts,
+        first_seen=at(record.first_seen),
+        verified_at=at(record.verified_at),
+        failed_at=at(record.failed_at),
+        error_class=record.error_class,
+        error=record.error,
+        tag_digest=tag.digest,
+        tag_error=tag.error if tag.failed_at is not None else None,
+        run=record.run,
+        task=task_id(run),
+        log_stream=log_stream(run),
+        next=_next(deployment, image, destination, _Facts(selected, digest, found, answer, refusal, record, tag)),
+    )
+
+
+def _selecting(config: RelayConfig, image: Reference, destination: Destination) -> list[int]:
+    """The rules that want it there. Without a tag it is an image without one."""
+    return [
+        index
+        for index, rule in enumerate(config.rules)
+        if destination in rules.destinations(config.model_copy(update={"rules": (rule,)}), image.repository, image.tag)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    selected: list[int]
+    digest: str | None
+    found: str | None
+    answer: str | None
+    refusal: str | None
+    record: DigestRecord
+    tag: TagRecord
+
+
+def _next(deployment: Deployment, image: Reference, destination: Destination, facts: _Facts) -> str:
+    if not facts.selected:
+        kind = "no rule selects it" if image.tag else "no rule wants images without a tag"
+        return f"nothing: {kind} for this destination"
+    if facts.answer:
+        return "not known: the source could not be asked"
+    if facts.digest is None:
+        return "nothing: the source does not have it"
+    if facts.found == facts.digest:
+        return "nothing: it is there"
+    breaker = deployment.ledger.notes.breaker(destination.name)
+    if breaker is not None:
+        return f"it waits, and tries again by itself: the destination refuses everything: {breaker.reason}"
+    again = f"then `ecr-relay dlq redrive --repository {image.repository}`, or `ecr-relay copy {image}`"
+    if facts.tag.failed_at is not None:
+        return f"given up: the destination refuses this tag; remove it there, {again}"
+    match facts.record.status:
+        case "copying":
+            return f"run {facts.record.run} copies it"
+        case "exhausted":
+            return f"given up; mend what the error says, {again}"
+        case "failed":
+            return f"attempt {facts.record.attempts} of {ATTEMPTS} failed; the next comes within minutes"
+        case "waiting":
+            return "it is copied when its message comes again, within minutes"
+        case "copied" if facts.found is not None or image.tag:
+            return "its tag is put when its message comes again, or by the next reconcile"
+    return f"its message is on its way, or the next reconcile finds it; `ecr-relay copy {image}` if it is urgent"

@@ -1,0 +1,93 @@
+"""What went wrong, in a sentence that an operator can act on: where, why, and what to do."""
+
+from typing import Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
+
+from ecr_relay.errors import RelayError
+
+_DENIED = frozenset(
+    {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "KMSAccessDeniedException"}
+)
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
+_UNKNOWN_KEY = frozenset(
+    {
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_GONE = frozenset(
+    {
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "ParameterNotFound",
+        "QueueDoesNotExist",
+        "ResourceNotFoundException",
+    }
+)
+
+
+class Unusable(RelayError):
+    """What the operator gave cannot be used: a wrong file, an id that names nothing or too much. Exit status 2."""
+
+
+def code_of(error: ClientError) -> str:
+    """AWS's name for the error, such as `AccessDeniedException`."""
+    return str(error.response.get("Error", {}).get("Code", "unknown"))
+
+
+def sentence(error: BaseException) -> str | None:
+    """What to tell the operator, or None for what nobody foresaw: a bug."""
+    match error:
+        case RelayError():
+            return str(error) or type(error).__name__
+        case ClientError():
+            return _of_client(error)
+        case NoCredentialsError() | PartialCredentialsError():
+            return "no AWS credentials: log in (`aws sso login`, `aws configure`), set AWS_PROFILE, or give --profile"
+        case NoRegionError():
+            return "no AWS region: give --region, or set AWS_REGION"
+        case ProfileNotFound():
+            return f"{error}: give another --profile, or set AWS_PROFILE"
+        case EndpointConnectionError() | ConnectTimeoutError():
+            url = error.kwargs.get("endpoint_url", "")
+            return f"{url} does not answer: is the region right, is there a network, does the local cloud still run?"
+        case ReadTimeoutError():
+            return f"{error.kwargs.get('endpoint_url', '')} took too long to answer; try again"
+        case BotoCoreError():
+            return _one_line(str(error))
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {error.strerror or error}"
+    return None
+
+
+def _of_client(error: ClientError) -> str:
+    code, message = code_of(error), _one_line(str(error.response.get("Error", {}).get("Message", "")))
+    call = error.operation_name
+    if code in _DENIED:
+        return f"no permission for {call}: {message or code}"
+    if code in _EXPIRED:
+        return f"the AWS credentials have expired ({code}): log in again"
+    if code in _UNKNOWN_KEY:
+        return f"AWS does not know these credentials ({code}): wrong key, account or partition?"
+    if code in _GONE:
+        return f"{call}: {message or code}: was the stack deleted, or is this another account or region?"
+    if "Throttl" in code or code == "TooManyRequestsException":
+        return f"{call}: AWS asks to slow down ({code}); try again in a moment"
+    return f"{call}: {code}: {message}" if message else f"{call}: {code}"
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(str(text).split())

@@ -1,0 +1,60 @@
+"""One image now: its message, put into the copy queue by hand."""
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from ecr_relay import rules
+from ecr_relay.errors import RelayError
+from ecr_relay.images import Reference
+from ecr_relay.messages import Envelope
+from ecr_relay.operate.deployment import Deployment
+from ecr_relay.operate.explain import at_source
+from ecr_relay.operate.shapes import Shape
+
+
+class Ordered(Shape):
+    """`copy`."""
+
+    repository: str
+    tag: str | None
+    digest: str
+    destinations: list[str] = Field(description="each has a message of its own")
+    forced: bool
+
+
+def order(
+    deployment: Deployment, image: Reference, *, destinations: Sequence[str] = (), force: bool = False
+) -> Ordered:
+    """Enqueue it for the destinations that rules select, or those of them that are named.
+
+    `force`: the ledger is not believed, so that each destination is asked whether it has the image. Raises RelayError
+    if the source does not have it, or no rule selects it: the consumer would drop it.
+    """
+    digest, answer = at_source(deployment, image)
+    if answer:
+        raise RelayError(f"the source cannot be asked for {image}: {answer}")
+    if digest is None:
+        raise RelayError(f"the source does not have {image}")
+    config = deployment.config
+    for name in destinations:
+        deployment.destinations(name)
+    selected = [destination.name for destination in rules.destinations(config, image.repository, image.tag)]
+    wanted = [name for name in selected if not destinations or name in destinations]
+    if not wanted:
+        raise RelayError(f"no rule selects {image}; `ecr-relay explain {image}`, `ecr-relay config show`")
+    now = deployment.ledger.clock()
+    deployment.queue.send(
+        Envelope(
+            lane="push",
+            source=config.source.id,
+            destination=name,
+            repository=image.repository,
+            tag=image.tag,
+            digest=digest,
+            as_of=now if force else None,
+            first_seen=now,
+        )
+        for name in wanted
+    )
+    return Ordered(repository=image.repository, tag=image.tag, digest=digest, destinations=wanted, forced=force)

@@ -1,0 +1,236 @@
+"""How it goes: what waits, what runs, what failed, and what the last reconcile found."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from itertools import islice, takewhile
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from ecr_relay.ledger import DigestRecord, ProgressRecord, Run, Slot
+from ecr_relay.ledger.slots import SLOTS
+from ecr_relay.operate.deployment import Deployment
+from ecr_relay.operate.pause import may_consume
+from ecr_relay.operate.shapes import Shape, at, task_id
+
+FAILURES_MS: Final = 86_400_000
+"""Failures of the last day are shown."""
+COUNTED: Final = 1000
+"""Up to which failures are counted; more of them would tell nobody more."""
+LATEST: Final = 10
+
+State = Literal["copying", "waiting", "failed", "exhausted"]
+
+
+class Depth(Shape):
+    """About, as SQS counts."""
+
+    waiting: int
+    in_flight: int
+    delayed: int
+
+
+class RunningImage(Shape):
+    repository: str
+    digest: str
+    tags: list[str]
+
+
+class Running(Shape):
+    """A copy task, or a slot that waits to be given back after one."""
+
+    slot: int
+    run: str
+    task: str | None
+    destination: str
+    lane: str
+    phase: Literal["launching", "active", "ended"]
+    started_at: datetime | None
+    age_seconds: int
+    lease_seconds: int = Field(description="what its lease has left; below zero: overdue, and to be looked into")
+    images: list[RunningImage]
+
+
+class Reconcile(Shape):
+    """The last reconcile, or the one that is on."""
+
+    run: str
+    status: Literal["running", "done"]
+    started_at: datetime | None
+    finished_at: datetime | None
+    repositories_asked_for: list[str] = Field(description="globs; empty: all")
+    cursor: str = Field(description="the last repository that was compared")
+    again: bool = Field(description="another full one follows, since it was asked for meanwhile")
+    repositories: int
+    images: int
+    enqueued: int
+    failures: int = Field(description="repositories that could not be compared at a destination")
+    error: str | None
+
+
+class Failure(Shape):
+    """An image that did not arrive, at the last attempt."""
+
+    destination: str
+    repository: str
+    digest: str
+    status: State
+    attempts: int
+    changed_at: datetime | None
+    error_class: str | None
+    error: str | None
+
+
+class Failures(Shape):
+    """Of the last day. Each number stops at 1000."""
+
+    exhausted: int = Field(description="given up; the message is a dead letter")
+    failed: int = Field(description="to be tried again")
+    waiting: int = Field(description="given back without an attempt: stopped, or the destination was down")
+    latest: list[Failure]
+
+
+class Breaker(Shape):
+    """A destination that refuses as a whole; its messages wait and use up no attempt."""
+
+    destination: str
+    until: datetime | None
+    reason: str
+
+
+class Status(Shape):
+    stack: str
+    region: str
+    at: datetime
+    consuming: bool | None = Field(description="false: paused; null: we may not ask")
+    queue: Depth
+    dead_letters: int
+    event_dead_letters: int = Field(description="events that EventBridge could not put into the copy queue")
+    slots: int = Field(description="copy tasks that may run at once")
+    running: list[Running]
+    reconcile: Reconcile | None
+    failures: Failures
+    breakers: list[Breaker]
+
+
+def status(deployment: Deployment, repository: str | None = None) -> Status:
+    """`repository` narrows what runs and what failed down to it."""
+    outputs, ledger = deployment.outputs, deployment.ledger
+    with ThreadPoolExecutor(8) as pool:  # a dozen small reads: side by side, they take as long as the slowest
+        queues = [
+            pool.submit(depth, deployment, url)
+            for url in (outputs.queue_url, outputs.dead_letter_queue_url, outputs.event_dead_letter_queue_url)
+        ]
+        running = pool.submit(_running, deployment, repository)
+        states: tuple[State, ...] = ("exhausted", "failed", "waiting")
+        failed = [pool.submit(_failed, deployment, state, repository) for state in states]
+        consuming = pool.submit(may_consume, deployment)
+        source = deployment.config.source.id
+        progress = pool.submit(ledger.progress.get, source)
+        breakers = [pool.submit(ledger.notes.breaker, name) for name in deployment.destinations(None)]
+    records = [future.result() for future in failed]
+    latest = sorted((record for found in records for record in found), key=lambda record: -record.changed_at)
+    record = progress.result()
+    dead, undelivered = (queues[index].result() for index in (1, 2))
+    return Status(
+        stack=deployment.stack,
+        region=deployment.sqs.meta.region_name,
+        at=datetime.now(UTC),
+        consuming=consuming.result(),
+        queue=queues[0].result(),
+        dead_letters=dead.waiting + dead.in_flight,
+        event_dead_letters=undelivered.waiting + undelivered.in_flight,
+        slots=SLOTS,
+        running=running.result(),
+        reconcile=None if record is None else reconcile(record),
+        failures=Failures(
+            **{state: len(found) for state, found in zip(states, records, strict=True)},
+            latest=[failure(entry) for entry in latest[:LATEST]],
+        ),
+        breakers=[
+            Breaker(destination=breaker.destination, until=at(breaker.until), reason=breaker.reason)
+            for breaker in (future.result() for future in breakers)
+            if breaker is not None
+        ],
+    )
+
+
+def depth(deployment: Deployment, url: str) -> Depth:
+    """How deep a queue is."""
+    names: Any = [
+        "ApproximateNumberOfMessages",
+        "ApproximateNumberOfMessagesNotVisible",
+        "ApproximateNumberOfMessagesDelayed",
+    ]
+    answer = deployment.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    waiting, in_flight, delayed = (int(answer[name]) for name in names)
+    return Depth(waiting=waiting, in_flight=in_flight, delayed=delayed)
+
+
+def reconcile(record: ProgressRecord) -> Reconcile:
+    return Reconcile(
+        run=record.run,
+        status=record.status,
+        started_at=at(record.started_at),
+        finished_at=at(record.finished_at),
+        repositories_asked_for=list(record.only),
+        cursor=record.cursor,
+        again=record.again,
+        repositories=record.counts["repositories"],
+        images=record.counts["images"],
+        enqueued=record.counts["enqueued"],
+        failures=record.counts["failures"],
+        error=record.error,
+    )
+
+
+def failure(record: DigestRecord) -> Failure:
+    """Of a record that is waiting, failed or exhausted."""
+    return Failure.model_validate(
+        {
+            "destination": record.target.destination,
+            "repository": record.target.repository,
+            "digest": record.digest,
+            "status": record.status,
+            "attempts": record.attempts,
+            "changed_at": at(record.changed_at),
+            "error_class": record.error_class,
+            "error": record.error,
+        }
+    )
+
+
+def _running(deployment: Deployment, repository: str | None) -> list[Running]:
+    slots = deployment.ledger.slots.held()
+    runs = deployment.queries.runs(slot.run for slot in slots)
+    now = deployment.ledger.clock()
+    running = [_run(slot, runs.get(slot.run), now) for slot in slots]
+    if repository is None:
+        return running
+    return [entry for entry in running if any(image.repository == repository for image in entry.images)]
+
+
+def _run(slot: Slot, run: Run | None, now: int) -> Running:
+    return Running(
+        slot=slot.number,
+        run=slot.run,
+        task=task_id(run),
+        destination=slot.destination,
+        lane=slot.lane,
+        phase=slot.phase,
+        started_at=at(slot.taken_at),
+        age_seconds=max(0, (now - slot.taken_at) // 1000),
+        lease_seconds=(slot.until - now) // 1000,
+        images=[
+            RunningImage(repository=job.repository, digest=job.digest, tags=[tag.name for tag in job.tags])
+            for job in (run.jobs if run else ())
+        ],
+    )
+
+
+def _failed(deployment: Deployment, state: State, repository: str | None) -> Sequence[DigestRecord]:
+    since = deployment.ledger.clock() - FAILURES_MS
+    entries = deployment.queries.in_state(state)
+    records = takewhile(lambda record: record.changed_at >= since, (entry[0] for entry in entries))
+    return list(islice((record for record in records if repository in (None, record.target.repository)), COUNTED))

@@ -1,0 +1,79 @@
+"""Block until an image is at a destination, for those that must not deploy before."""
+
+import time
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+from pydantic import Field
+
+from ecr_relay.errors import Missing, RelayError, Transient
+from ecr_relay.images import Reference
+from ecr_relay.ledger import Target
+from ecr_relay.operate.deployment import Deployment
+from ecr_relay.operate.explain import at_source
+from ecr_relay.operate.shapes import Deadline, Shape, TimeOver, at
+
+POLL_S: Final = 2.0
+GRACE_S: Final = 30.0
+"""What was given up before the waiting began may be starting over: a new push, a redrive."""
+
+
+class Arrived(Shape):
+    """`wait`, when it is there."""
+
+    destination: str
+    repository: str = Field(description="the destination's name for it")
+    tag: str | None
+    digest: str
+    image: str = Field(description="what to pull: host, repository and digest")
+    seen_at: datetime | None
+
+
+def wait(
+    deployment: Deployment, image: Reference, destination: str, timeout: float | None, *, poll: float = POLL_S
+) -> Arrived:
+    """The destination's own answer counts, not the ledger's: it may have had the image before there was a relay.
+
+    A tag is waited for until the destination has there what the source has. Raises RelayError when the source does not
+    have it, when its copy is given up, or when `timeout` (seconds) is over.
+    """
+    deployment.destinations(destination)
+    there = deployment.config.destination(destination)
+    registry, name = deployment.relay.destination(there), there.repository(image.repository)
+    deadline, grace = Deadline(timeout), Deadline(GRACE_S)
+    begun = deployment.ledger.clock()
+    while True:
+        digest, answer = at_source(deployment, image)
+        if answer:
+            raise RelayError(f"the source cannot be asked for {image}: {answer}")
+        if digest is None:
+            raise RelayError(f"the source does not have {image}, so it will not arrive")
+        with suppress(Missing, Transient):
+            if (registry.resolve(name, image.tag) == digest) if image.tag else registry.has(name, digest):
+                return Arrived(
+                    destination=destination,
+                    repository=name,
+                    tag=image.tag,
+                    digest=digest,
+                    image=f"{registry.host}/{name}@{digest}",
+                    seen_at=at(deployment.ledger.clock()),
+                )
+        given_up = _given_up(deployment, deployment.target(destination, image.repository), digest, image.tag)
+        if given_up is not None and (given_up[0] >= begun or grace.over):
+            raise RelayError(f"{image} was given up: {given_up[1]}")
+        if deadline.over:
+            raise TimeOver(f"{image} is not at {destination} after {timeout:g} s; `ecr-relay explain {image}`")
+        time.sleep(poll)
+
+
+def _given_up(deployment: Deployment, target: Target, digest: str, tag: str | None) -> tuple[int, str] | None:
+    """When (ms), and why."""
+    record = deployment.ledger.digests.get(target, digest)
+    if record.status == "exhausted":
+        return record.failed_at or 0, f"{record.error_class}: {record.error}"
+    if tag is not None:
+        refused = deployment.ledger.tags.get(target, tag)
+        if refused.failed_at is not None:
+            return refused.failed_at, f"TagTaken: {refused.error}"
+    return None

@@ -1,0 +1,76 @@
+"""The composition: from a program's settings to the configuration, the ledger and the registries it works with."""
+
+import time
+from functools import cached_property
+from typing import Final
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ecr_relay import credentials
+from ecr_relay.config import Destination, RelayConfig
+from ecr_relay.converge import Place
+from ecr_relay.errors import ConfigError
+from ecr_relay.ledger import Ledger, Target, open_table
+from ecr_relay.registries import Registry
+from ecr_relay.settings import CommonSettings
+
+CONFIG_AGE_S: Final = 60
+"""How long a function works by a configuration before it reads the parameter again."""
+
+
+class Relay:
+    """One configuration at work. Registries are made when they are needed first, and kept."""
+
+    def __init__(self, config: RelayConfig, ledger: Ledger) -> None:
+        self.config = config
+        self.ledger = ledger
+        self._destinations: dict[str, Registry] = {}
+
+    @cached_property
+    def source(self) -> Registry:
+        return credentials.registry(self.config.source)
+
+    def destination(self, destination: Destination) -> Registry:
+        if destination.name not in self._destinations:
+            self._destinations[destination.name] = credentials.registry(destination)
+        return self._destinations[destination.name]
+
+    def target(self, destination: Destination, repository: str) -> Target:
+        return Target(self.config.source.id, destination.name, repository)
+
+    def place(self, destination: Destination, repository: str) -> Place:
+        return Place(
+            source=self.source,
+            source_repository=repository,
+            destination=self.destination(destination),
+            destination_repository=destination.repository(repository),
+            target=self.target(destination, repository),
+        )
+
+
+class Composer:
+    """Keeps a Relay up to date with the configuration in the SSM parameter."""
+
+    def __init__(self, settings: CommonSettings) -> None:
+        self._parameter = settings.config_parameter
+        self._ssm = boto3.client("ssm")
+        self._ledger = Ledger(open_table(settings.ledger_table))
+        self._text = ""
+        self._read_at = float("-inf")
+        self._relay: Relay | None = None
+
+    def relay(self) -> Relay:
+        """By the parameter as it is now, or was a minute ago. Raises ConfigError."""
+        if self._relay is None or time.monotonic() - self._read_at > CONFIG_AGE_S:
+            text = self._read()
+            self._read_at = time.monotonic()
+            if self._relay is None or text != self._text:
+                self._text, self._relay = text, Relay(RelayConfig.from_parameter(text), self._ledger)
+        return self._relay
+
+    def _read(self) -> str:
+        try:
+            return self._ssm.get_parameter(Name=self._parameter)["Parameter"]["Value"]
+        except (ClientError, BotoCoreError) as error:
+            raise ConfigError(f"SSM parameter {self._parameter}: cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""What Lambda calls: each handler parses, calls one job, and maps the result."""

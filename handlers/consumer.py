@@ -1,0 +1,42 @@
+"""The consumer of the copy queue: a batch in, the messages that failed out."""
+
+import os
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from ecr_relay.consume import Delivery, consume
+from ecr_relay.queues import CopyQueue
+from ecr_relay.relay import Composer
+from ecr_relay.settings import ConsumerSettings
+from ecr_relay.tasks import Tasks
+
+logger = Logger(service="consumer")
+copy_config_to_registered_loggers(logger, include={"ecr_relay"})
+settings = ConsumerSettings.from_environment(os.environ)
+composer = Composer(settings)
+queue = CopyQueue(boto3.client("sqs"), settings.queue_url)
+tasks = Tasks(boto3.client("ecs"), settings)
+
+SETTLE_S = 30
+"""What is kept of the function's time for telling SQS the outcome of up to ten messages."""
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
+    deliveries = [
+        Delivery(
+            message_id=record["messageId"],
+            receipt_handle=record["receiptHandle"],
+            body=record["body"],
+            sent_at=int(record["attributes"]["SentTimestamp"]),
+            receives=int(record["attributes"]["ApproximateReceiveCount"]),
+        )
+        for record in event["Records"]
+    ]
+    seconds = min(settings.supervise_seconds, context.get_remaining_time_in_millis() / 1000 - SETTLE_S)
+    failed = consume(deliveries, composer.relay(), queue, tasks, seconds)
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}

@@ -1,0 +1,32 @@
+"""The reconcile function: by its schedules, by `ecr-relay sync`, or by `aws lambda invoke`."""
+
+import os
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from ecr_relay.queues import CopyQueue
+from ecr_relay.reconcile import Reconciler, Request
+from ecr_relay.relay import Composer
+from ecr_relay.settings import ReconcileSettings
+
+logger = Logger(service="reconcile")
+copy_config_to_registered_loggers(logger, include={"ecr_relay"})
+settings = ReconcileSettings.from_environment(os.environ)
+composer = Composer(settings)
+queue = CopyQueue(boto3.client("sqs"), settings.queue_url)
+
+KEEP_MS = 120_000
+"""What is kept of the function's time: one repository of 100,000 images takes about a minute to list on both sides."""
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    request = Request.model_validate(event)
+    reconciler = Reconciler(composer.relay(), queue, lambda: context.get_remaining_time_in_millis() > KEEP_MS)
+    answer = reconciler.run(request)
+    logger.info("reconcile", extra=answer.model_dump(exclude={"plan"}))
+    return answer.model_dump(exclude_none=True)

@@ -1,0 +1,133 @@
+"""Which program may make which call on which resource.
+
+A wildcard in a resource needs a reason: `allow` refuses one without, and hands the reason to cdk-nag as the
+acknowledgement of its finding, so that what the template permits and why stand in one line of code.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aws_cdk import Acknowledgment, Validations, region_info
+from aws_cdk import aws_iam as iam
+from constructs import IConstruct
+
+from ecr_relay.config import Credentials, Destination, EcrRegistry, RelayConfig
+
+
+def acknowledge(scope: IConstruct, rule: str, reason: str) -> None:
+    """Tell cdk-nag that a finding in `scope` is meant, and why."""
+    Validations.of(scope).acknowledge(Acknowledgment(id=f"AwsSolutions::AwsSolutions-{rule}", reason=reason))
+
+
+def allow(
+    role: iam.Role,
+    actions: Sequence[str],
+    *resources: str,
+    reason: str = "",
+    conditions: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Let `role` make these calls on these ARNs. Raises ValueError for a wildcard without a reason."""
+    for resource in resources:
+        if "*" in resource:
+            if not reason:
+                raise ValueError(f"{resource}: a wildcard needs a reason")
+            acknowledge(role, f"IAM5[Resource::{resource}]", reason)
+    role.add_to_policy(
+        iam.PolicyStatement(actions=list(actions), resources=list(resources), conditions=dict(conditions or {}))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryCalls:
+    """The ECR calls that a program makes.
+
+    `source` and `destination` are calls on one repository; `listing` is a call on all of them at once, which IAM
+    checks against `repository/*` even where only those below a prefix are of interest.
+    """
+
+    source: tuple[str, ...]
+    destination: tuple[str, ...]
+    listing: tuple[str, ...] = ()
+    token: bool = False
+
+
+CONSUMER = RegistryCalls(
+    source=("ecr:BatchGetImage",),
+    destination=("ecr:BatchGetImage", "ecr:PutImage"),
+)
+RECONCILE = RegistryCalls(
+    source=("ecr:BatchGetImage", "ecr:ListImages"),
+    destination=("ecr:BatchGetImage", "ecr:ListImages"),
+    listing=("ecr:DescribeRepositories",),
+)
+COPIER = RegistryCalls(
+    source=(
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:DescribeRepositories",
+        "ecr:GetDownloadUrlForLayer",
+    ),
+    destination=(
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:CompleteLayerUpload",
+        "ecr:CreateRepository",
+        "ecr:DescribeImages",
+        "ecr:DescribeRepositories",
+        "ecr:GetDownloadUrlForLayer",
+        "ecr:InitiateLayerUpload",
+        "ecr:PutImage",
+        "ecr:PutLifecyclePolicy",
+        "ecr:TagResource",
+        "ecr:UploadLayerPart",
+    ),
+    token=True,
+)
+
+
+def allow_registries(role: iam.Role, config: RelayConfig, calls: RegistryCalls) -> None:
+    """Let `role` reach the source and every destination: by itself, or as whom the configuration says.
+
+    A registry with credentials of its own is reached with those, so the role gets nothing there but the credentials.
+    """
+    registries = (config.source, *config.destinations)
+    for registry in registries:
+        if registry.credentials:
+            _allow_credentials(role, registry.credentials)
+        elif isinstance(registry, Destination):
+            reason = "destination repositories are named, and made, after the source's"
+            allow(role, calls.destination, _repositories(registry, registry.prefix), reason=reason)
+        else:
+            reason = "which repositories are copied is up to rules, which change without a deployment"
+            allow(role, calls.source, _repositories(registry), reason=reason)
+    own = [registry for registry in registries if not registry.credentials]
+    if calls.listing:
+        for registry in own:
+            reason = "a listing of repositories is a call on all of them"
+            allow(role, calls.listing, _repositories(registry), reason=reason)
+    if calls.token and own:
+        reason = "GetAuthorizationToken has no resource (service authorization reference of Amazon ECR)"
+        allow(role, ["ecr:GetAuthorizationToken"], "*", reason=reason)
+    if calls is COPIER:
+        _allow_keys(role, config)
+
+
+def _allow_credentials(role: iam.Role, credentials: Credentials) -> None:
+    if credentials.role_arn:
+        allow(role, ["sts:AssumeRole"], credentials.role_arn)
+    if credentials.secret_arn:
+        allow(role, ["secretsmanager:GetSecretValue"], credentials.secret_arn)
+
+
+def _allow_keys(role: iam.Role, config: RelayConfig) -> None:
+    """CreateRepository with a key makes ECR grant itself that key in the caller's name (ECR user guide)."""
+    for destination in config.destinations:
+        key = destination.new_repository.kms_key
+        if key and not destination.credentials:
+            allow(role, ["kms:CreateGrant", "kms:DescribeKey", "kms:RetireGrant"], key)
+
+
+def _repositories(registry: EcrRegistry, prefix: str = "") -> str:
+    partition = region_info.RegionInfo.get(registry.region).partition or "aws"
+    below = f"{prefix}/*" if prefix else "*"
+    return f"arn:{partition}:ecr:{registry.region}:{registry.account}:repository/{below}"

@@ -1,0 +1,99 @@
+"""A registry in memory, as strict as ECR: no push into a missing repository, no tag on a missing manifest, no index
+without its children. `tests/integration/test_registries.py` runs the same contract on it and on the real ones."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ecr_relay.config import NewRepository
+from ecr_relay.errors import CopyError, Missing, TagTaken, Transient
+from ecr_relay.registries import Login
+
+
+@dataclass
+class Repository:
+    settings: NewRepository = field(default_factory=NewRepository)
+    manifests: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class FakeRegistry:
+    """`fail` makes the next calls raise: a queue of errors, one a call."""
+
+    host: str = "registry.test"
+    content: dict[str, Repository] = field(default_factory=dict)
+    fail: list[CopyError] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if self.fail:
+            raise self.fail.pop(0)
+
+    def push(self, repository: str, content: str, *tags: str, children: tuple[str, ...] = ()) -> str:
+        """As a client does: the manifest, then its tags; the digest. The repository is made if need be."""
+        manifest = json.dumps({"content": content, "manifests": [{"digest": child} for child in children]})
+        place = self.content.setdefault(repository, Repository())
+        digest = self.put(repository, manifest)
+        place.tags.update(dict.fromkeys(tags, digest))
+        return digest
+
+    def put(self, repository: str, manifest: str) -> str:
+        """One manifest, by digest. Raises Missing as ECR does."""
+        if repository not in self.content:
+            raise Missing(f"name unknown: The repository with name '{repository}' does not exist")
+        place = self.content[repository]
+        for child in json.loads(manifest)["manifests"]:
+            if child["digest"] not in place.manifests:
+                raise Transient(f"manifest unknown: Images with digests '[{child['digest']}]' required for pushing")
+        digest = "sha256:" + hashlib.sha256(manifest.encode()).hexdigest()
+        place.manifests[digest] = manifest
+        return digest
+
+    def delete(self, repository: str, digest: str) -> None:
+        place = self.content[repository]
+        place.manifests.pop(digest, None)
+        place.tags = {tag: named for tag, named in place.tags.items() if named != digest}
+
+    def login(self) -> Login | None:
+        return None
+
+    def resolve(self, repository: str, tag: str) -> str | None:
+        self._called("resolve")
+        return self.content[repository].tags.get(tag) if repository in self.content else None
+
+    def has(self, repository: str, digest: str) -> bool:
+        self._called("has")
+        return repository in self.content and digest in self.content[repository].manifests
+
+    def repositories(self) -> Iterator[str]:
+        self._called("repositories")
+        yield from self.content
+
+    def images(self, repository: str) -> Iterator[tuple[str | None, str]]:
+        self._called("images")
+        if repository not in self.content:
+            raise Missing(f"the repository '{repository}' does not exist")
+        place = self.content[repository]
+        yield from place.tags.items()
+        yield from ((None, digest) for digest in place.manifests if digest not in place.tags.values())
+
+    def ensure_repository(self, repository: str, settings: NewRepository) -> None:
+        self._called("ensure_repository")
+        self.content.setdefault(repository, Repository(settings))
+
+    def tag_is_taken(self, repository: str, digest: str, tag: str) -> bool:
+        self._called("tag_is_taken")
+        place = self.content[repository]
+        return place.settings.immutable_tags and place.tags.get(tag, digest) != digest
+
+    def put_tag(self, repository: str, digest: str, tag: str) -> None:
+        self._called("put_tag")
+        if repository not in self.content or digest not in self.content[repository].manifests:
+            raise Missing(f"{repository}@{digest}: image not found")
+        place = self.content[repository]
+        if place.settings.immutable_tags and place.tags.get(tag, digest) != digest:
+            raise TagTaken(f"the image tag '{tag}' already exists in '{repository}' and cannot be overwritten")
+        place.tags[tag] = digest

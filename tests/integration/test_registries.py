@@ -1,0 +1,260 @@
+"""One contract for every kind of registry, the fake one included; and a docker-registry's own ways."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from ecr_relay.config import NewRepository
+from ecr_relay.errors import CopyError, DestinationDown, Missing, Permanent, TagTaken, Transient
+from ecr_relay.registries import Login, Registry
+from ecr_relay.registries.ecr import Ecr
+from ecr_relay.registries.oci import Oci
+from local.images import OCI_MANIFEST
+from tests.fakes.registry import FakeRegistry
+from tests.integration.conftest import USER, DockerRegistry, digest_of
+from tests.integration.faults import Fault, FaultyProxy
+
+ABSENT = "sha256:" + "0" * 64
+ACCOUNT, REGION = "123456789012", "eu-west-1"
+Start = Callable[..., DockerRegistry]
+
+
+@dataclass
+class Subject:
+    """A registry and what pushes into it behind its back: `push(repository, content, *tags)` returns the digest."""
+
+    registry: Registry
+    push: Callable[..., str]
+    raw: Callable[[str, str], bytes]
+    creates_on_push: bool = False
+    refuses_taken_tags: bool = True
+
+
+def manifest(content: str) -> str:
+    """Bytes that a JSON library would not write the same way again."""
+    return '{ "schemaVersion": 2,\n   "mediaType":"%s", "annotations": {"content":"%s"},"manifests":[] }' % (  # noqa: UP031
+        OCI_MANIFEST,
+        content,
+    )
+
+
+@pytest.fixture(params=["fake", "moto", "docker-registry", "docker-registry with Basic auth"])
+def subject(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
+    if request.param == "fake":
+        fake = FakeRegistry()
+        yield Subject(fake, fake.push, lambda repository, digest: fake.content[repository].manifests[digest].encode())
+    elif request.param == "moto":
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "testing")
+        with mock_aws():
+            yield moto_subject()
+    else:
+        login = USER if "Basic" in request.param else None
+        registry: DockerRegistry = request.getfixturevalue("start_registry")(login)
+        yield docker_subject(registry)
+
+
+def moto_subject() -> Subject:
+    client = boto3.client("ecr", region_name=REGION)
+
+    def push(repository: str, content: str, *tags: str) -> str:
+        text = manifest(content)
+        names = {each["repositoryName"] for each in client.describe_repositories()["repositories"]}
+        if repository not in names:
+            client.create_repository(repositoryName=repository)
+        for tag in tags:
+            client.put_image(
+                repositoryName=repository, imageManifest=text, imageTag=tag, imageDigest=digest_of(text.encode())
+            )
+        return digest_of(text.encode())
+
+    def raw(repository: str, digest: str) -> bytes:
+        answer = client.batch_get_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])
+        return answer["images"][0]["imageManifest"].encode()
+
+    # moto lets an immutable tag move to a manifest that it has; tests/unit/test_registries_ecr.py has ECR's own answer.
+    return Subject(Ecr(client, ACCOUNT), push, raw, refuses_taken_tags=False)
+
+
+def docker_subject(registry: DockerRegistry) -> Subject:
+    def push(repository: str, content: str, *tags: str) -> str:
+        layer = registry.push_blob(repository, content.encode(), "application/octet-stream")
+        text = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": registry.push_blob(repository, b"{}", "application/vnd.oci.image.config.v1+json"),
+                "layers": [layer],
+            },
+            indent=5,
+        ).encode()
+        for tag in tags:
+            registry.push_manifest(repository, text, OCI_MANIFEST, tag)
+        return digest_of(text)
+
+    oci = Oci(registry.host, scheme="http", login=registry.login)
+    return Subject(oci, push, registry.manifest, creates_on_push=True)
+
+
+# --- The contract ---------------------------------------------------------------------------------------------------
+
+
+def test_it_says_where_it_is(subject: Subject) -> None:
+    assert subject.registry.host
+    assert "://" not in subject.registry.host
+
+
+def test_tags_and_digests(subject: Subject) -> None:
+    digest = subject.push("team/app", "one", "1", "latest")
+    registry = subject.registry
+    assert registry.resolve("team/app", "latest") == digest
+    assert registry.resolve("team/app", "2") is None
+    assert registry.has("team/app", digest)
+    assert not registry.has("team/app", ABSENT)
+
+
+def test_no_repository(subject: Subject) -> None:
+    registry = subject.registry
+    assert registry.resolve("nothing", "latest") is None
+    assert not registry.has("nothing", ABSENT)
+    with pytest.raises(Missing):
+        list(registry.images("nothing"))
+    with pytest.raises(Missing):
+        registry.put_tag("nothing", ABSENT, "latest")
+
+
+def test_listings(subject: Subject) -> None:
+    one = subject.push("team/app", "one", "1", "latest")
+    two = subject.push("team/app", "two", "2")
+    subject.push("other", "three", "3")
+    assert sorted(subject.registry.repositories()) == ["other", "team/app"]
+    tagged = [(tag, digest) for tag, digest in subject.registry.images("team/app") if tag]
+    assert sorted(tagged) == [("1", one), ("2", two), ("latest", one)]
+
+
+def test_a_repository_is_made_once(subject: Subject) -> None:
+    settings = NewRepository(scan_on_push=True, tags={"made-by": "ecr-relay"})
+    subject.registry.ensure_repository("new", settings)
+    subject.registry.ensure_repository("new", settings)
+    if not subject.creates_on_push:
+        assert list(subject.registry.repositories()) == ["new"]
+        assert list(subject.registry.images("new")) == []
+
+
+def test_a_tag_is_put_and_moved_and_the_bytes_stay(subject: Subject) -> None:
+    one, two = subject.push("app", "one", "1"), subject.push("app", "two", "2")
+    before = subject.raw("app", one)
+    for digest in (one, two, one, one):
+        subject.registry.put_tag("app", digest, "latest")
+        assert subject.registry.resolve("app", "latest") == digest
+    assert subject.registry.resolve("app", "2") == two
+    assert subject.raw("app", one) == before
+
+
+def test_a_tag_needs_its_manifest(subject: Subject) -> None:
+    subject.push("app", "one", "1")
+    with pytest.raises(Missing):
+        subject.registry.put_tag("app", ABSENT, "latest")
+    assert subject.registry.resolve("app", "latest") is None
+
+
+def test_immutable_tags(subject: Subject) -> None:
+    if subject.creates_on_push:
+        pytest.skip("a docker-registry has no immutable tags")
+    subject.registry.ensure_repository("app", NewRepository(immutable_tags=True))
+    one, two = subject.push("app", "one", "1"), subject.push("app", "two", "2")
+    assert subject.registry.tag_is_taken("app", two, "1")
+    assert not subject.registry.tag_is_taken("app", one, "1")
+    assert not subject.registry.tag_is_taken("app", two, "3")
+    subject.registry.put_tag("app", one, "1")
+    if subject.refuses_taken_tags:
+        with pytest.raises(TagTaken, match="1"):
+            subject.registry.put_tag("app", two, "1")
+        assert subject.registry.resolve("app", "1") == one
+
+
+# --- A docker-registry's own ----------------------------------------------------------------------------------------
+
+
+def test_ping(start_registry: Start) -> None:
+    registry = start_registry(USER)
+    Oci(registry.host, scheme="http", login=USER).ping()
+    for login in (None, Login("relay", "wrong")):
+        with pytest.raises(DestinationDown, match="401 Unauthorized"):
+            Oci(registry.host, scheme="http", login=login).ping()
+
+
+def test_a_wrong_password(start_registry: Start) -> None:
+    registry = start_registry(USER)
+    digest = registry.push_image("app", "1")
+    oci = Oci(registry.host, scheme="http", login=Login("relay", "wrong"))
+    for call in (
+        lambda: oci.resolve("app", "1"),
+        lambda: oci.has("app", digest),
+        lambda: list(oci.images("app")),
+        lambda: oci.put_tag("app", digest, "2"),
+    ):
+        with pytest.raises(DestinationDown, match="401 Unauthorized") as caught:
+            call()
+        assert "wrong" not in str(caught.value)
+
+
+def test_nobody_listens(start_registry: Start) -> None:
+    registry = start_registry()
+    registry.stop()
+    with pytest.raises(DestinationDown, match="Connection refused"):
+        Oci(registry.host, scheme="http").resolve("app", "1")
+
+
+def test_the_catalog_comes_by_pages(start_registry: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = start_registry(USER)
+    names = [f"team/app{number}" for number in range(7)]
+    for name in names:
+        registry.push_image(name, "1")
+    monkeypatch.setattr("ecr_relay.registries.oci._PAGE", 3)
+    assert list(Oci(registry.host, scheme="http", login=USER).repositories()) == names
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (Fault("HEAD", 429, headers={"Retry-After": "17"}), Transient, "429 Too Many Requests .*retry after 17"),
+        (Fault("HEAD", 503), Transient, "503 Service Unavailable"),
+        (Fault("HEAD", 403), Permanent, "403 Forbidden"),
+        (Fault("GET /v2/.*/manifests", cut_after=3), Transient, "of 127"),
+        (Fault("PUT", 500), Transient, "500 Internal Server Error"),
+        (Fault("PUT", 400, b'{"errors":[{"code":"TAG_INVALID","message":"immutable"}]}'), TagTaken, "tag invalid: imm"),
+    ],
+    ids=lambda value: value.pattern + str(value.status or "") if isinstance(value, Fault) else "",
+)
+def test_faults(fault: Fault, kind: type[CopyError], words: str, start_registry: Start) -> None:
+    registry = start_registry()
+    digest = registry.push_image("app", "1")
+    with FaultyProxy(registry.host, fault) as proxy:
+        oci = Oci(proxy.host, scheme="http")
+        with pytest.raises(CopyError, match=words) as caught:
+            oci.resolve("app", "1") if "HEAD" in fault.pattern else oci.put_tag("app", digest, "2")
+    assert type(caught.value) is kind
+
+
+def test_a_read_is_tried_again_and_a_write_is_not(start_registry: Start) -> None:
+    registry = start_registry()
+    digest = registry.push_image("app", "1")
+    with FaultyProxy(registry.host, Fault("HEAD", 503, times=2), Fault("PUT", 503)) as proxy:
+        oci = Oci(proxy.host, scheme="http")
+        assert oci.resolve("app", "1") == digest
+        with pytest.raises(Transient):
+            oci.put_tag("app", digest, "2")
+        assert len([seen for seen in proxy.seen if seen.startswith("PUT")]) == 1
+
+
+def test_the_same_tag_again_is_no_error_where_tags_are_immutable(start_registry: Start) -> None:
+    registry = start_registry()
+    digest = registry.push_image("app", "1")
+    taken = b'{"errors":[{"code":"TAG_INVALID","message":"The image tag already exists"}]}'
+    with FaultyProxy(registry.host, Fault("PUT", 400, taken)) as proxy:
+        Oci(proxy.host, scheme="http").put_tag("app", digest, "1")

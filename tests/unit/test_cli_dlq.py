@@ -1,0 +1,300 @@
+"""`ecr-relay dlq`: what lies there and why, back with it, or away."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ecr_relay.config import RelayConfig
+from ecr_relay.errors import Missing, Permanent, Transient
+from ecr_relay.ledger import now_ms
+from ecr_relay.messages import Envelope
+from ecr_relay.operate import redrive
+from tests.unit.conftest import ACCOUNT, CONFIG, REGION
+from tests.unit.office import LOG_GROUP, Office, opened, refused
+
+SOURCE = f"{ACCOUNT}.{REGION}"
+
+
+@pytest.fixture
+def office(monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    with opened(RelayConfig.model_validate_json(json.dumps(CONFIG)), monkeypatch) as office:
+        yield office
+
+
+def bury_image(office: Office, repository: str = "team/app", tag: str = "1.0", error: str = "blob lost") -> str:
+    """A push whose copy fails three times; its message's id."""
+    _, event = office.world.push(repository, f"{repository}:{tag}", tag)
+    office.world.skopeo.fail = [Transient(error)] * 3
+    return office.bury(event)[0]
+
+
+def test_an_empty_queue_is_said_to_be_empty(office: Office) -> None:
+    result = office.run("dlq", "list")
+    assert (result.exit_code, result.stdout) == (0, "no dead letters\n")
+    assert office.json("dlq", "list") == {"total": 0, "hidden": 0, "letters": []}
+
+
+def test_the_list_joins_each_message_with_the_ledger(office: Office) -> None:
+    message_id = bury_image(office)
+    [letter] = office.json("dlq", "list")["letters"]
+    record = office.world.ledger.digests.get(
+        office.world.relay.target(office.world.config.destination("west"), "team/app"), letter["digest"]
+    )
+    task = office.world.ledger.runs.get(record.run or "")
+    assert task is not None
+    assert task.task is not None
+    assert letter == {
+        "id": message_id,
+        "kind": "push",
+        "lane": "push",
+        "repository": "team/app",
+        "tag": "1.0",
+        "digest": record.digest,
+        "destination": "west",
+        "attempts": 3,
+        "receives": letter["receives"],
+        "first_seen": "2027-01-15T08:00:00Z",
+        "sent_at": letter["sent_at"],
+        "failed_at": letter["failed_at"],
+        "error_class": "Transient",
+        "error": "blob lost",
+        "reason": "Transient: blob lost",
+        "run": record.run,
+        "task": task.task.rpartition("/")[2],
+        "log_stream": f"copier/copier/{task.task.rpartition('/')[2]}",
+    }
+    assert letter["sent_at"] < letter["failed_at"]
+
+
+def test_the_table_fits_80_columns_and_says_why(office: Office) -> None:
+    bury_image(office, "team/a-very-long-repository-name/of-some/depth", error="initializing source: " + "x" * 300)
+    office.bury("not json")
+    result = office.run("dlq", "list")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    words = result.stdout.split()
+    assert {"Transient:", "Malformed:", "3", "west"} <= set(words)
+    assert "\x1b" not in result.stdout
+
+
+def test_what_nobody_understands_is_listed_with_its_reason(office: Office) -> None:
+    office.bury("not json")
+    [letter] = office.json("dlq", "list")["letters"]
+    assert (letter["kind"], letter["error_class"]) == ("malformed", "Malformed")
+    assert letter["error"].startswith("not JSON")
+    assert (letter["repository"], letter["attempts"], letter["log_stream"]) == (None, None, None)
+
+
+def test_an_envelope_is_listed_by_its_own_destination(office: Office) -> None:
+    digest = office.world.source.push("team/app", "one", "1.0")
+    office.world.skopeo.fail = [Permanent("manifest invalid")]
+    envelope = Envelope(
+        lane="reconcile",
+        source=SOURCE,
+        destination="west",
+        repository="team/app",
+        tag="1.0",
+        digest=digest,
+        first_seen=1_800_000_000_000,
+    )
+    office.bury(envelope.body())
+    [letter] = office.json("dlq", "list")["letters"]
+    assert (letter["kind"], letter["lane"], letter["destination"]) == ("envelope", "reconcile", "west")
+    assert (letter["attempts"], letter["error_class"], letter["error"]) == (1, "Permanent", "manifest invalid")
+
+
+def test_an_immutable_tag_is_the_tags_own_fault(office: Office) -> None:
+    digest, event = office.world.push("team/app", "one", "1.0")
+    office.send(event)
+    office.consume()
+    office.world.west.content["team/app"].settings = office.world.west.content["team/app"].settings.model_copy(
+        update={"immutable_tags": True}
+    )
+    other, event = office.world.push("team/app", "two", "1.0")
+    office.bury(event)
+    [letter] = office.json("dlq", "list")["letters"]
+    assert (letter["digest"], letter["error_class"]) == (other, "TagTaken")
+    assert digest != other
+
+
+def test_a_message_that_no_one_could_note_a_reason_for(office: Office) -> None:
+    event = office.world.event("team/app", "sha256:" + "0" * 64, "1.0")
+    office.sqs.send_message(QueueUrl=office.dlq_url, MessageBody=event)
+    [letter] = office.json("dlq", "list")["letters"]
+    assert (letter["reason"], letter["error"], letter["failed_at"]) == (None, None, None)
+    assert "no reason was noted" in " ".join(office.run("dlq", "list").stdout.split())
+
+
+def test_looking_changes_nothing(office: Office) -> None:
+    ids = {bury_image(office, tag=f"{number}.0") for number in range(3)}
+    for _ in range(3):
+        assert {letter["id"] for letter in office.json("dlq", "list")["letters"]} == ids
+    assert office.depth(office.dlq_url) == 3
+    assert office.run("dlq", "show", "nothing").exit_code == 2
+    assert office.depth(office.dlq_url) == 3
+
+
+def test_all_of_many_are_seen_once(office: Office) -> None:
+    for start in range(0, 70, 10):
+        office.sqs.send_message_batch(
+            QueueUrl=office.dlq_url,
+            Entries=[{"Id": str(number), "MessageBody": f"junk {start + number}"} for number in range(10)],
+        )
+    answer = office.json("dlq", "list")
+    assert len({letter["id"] for letter in answer["letters"]}) == len(answer["letters"]) == answer["total"] == 70
+    assert office.depth(office.dlq_url) == 70
+    few = office.json("dlq", "list", "--limit", "15")
+    assert (len(few["letters"]), few["total"]) == (15, 70)
+    assert "15 of about 70" in office.run("dlq", "list", "--limit", "15").stdout
+
+
+def test_one_repository_only(office: Office) -> None:
+    wanted = bury_image(office, "team/app")
+    bury_image(office, "team/other")
+    answer = office.json("dlq", "list", "--repository", "team/app")
+    assert [letter["id"] for letter in answer["letters"]] == [wanted]
+
+
+def test_show_has_the_message_the_record_and_the_log(office: Office) -> None:
+    message_id = bury_image(office)
+    [letter] = office.json("dlq", "list")["letters"]
+    office.logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=letter["log_stream"])
+    lines = [
+        {"level": "INFO", "message": "begin", "run": letter["run"]},
+        {"level": "WARNING", "message": "copy failed", "digest": letter["digest"], "error": "blob lost"},
+        {"level": "INFO", "message": "copied", "digest": "sha256:" + "1" * 64},
+    ]
+    office.logs.put_log_events(
+        logGroupName=LOG_GROUP,
+        logStreamName=letter["log_stream"],
+        logEvents=[{"timestamp": now_ms(), "message": json.dumps(line)} for line in lines],
+    )
+    answer = office.json("dlq", "show", message_id[:6])
+    assert {name: answer[name] for name in letter if name != "receives"} == {
+        name: value for name, value in letter.items() if name != "receives"
+    }
+    assert json.loads(answer["body"])["detail"]["repository-name"] == "team/app"
+    assert answer["status"] == "exhausted"
+    assert [line["message"] for line in answer["log"]] == ["begin", "copy failed"]
+    shown = office.run("dlq", "show", message_id)
+    assert shown.exit_code == 0
+    assert "copy failed error=blob lost" in shown.stdout
+    assert office.depth(office.dlq_url) == 1
+
+
+def test_an_id_that_names_none_or_several_is_unusable(office: Office) -> None:
+    office.bury("junk 1", "junk 2")
+    for command in ("show", "redrive", "purge"):
+        options = ["--yes"] if command == "purge" else []
+        result = office.run("dlq", command, "", *options)
+        assert (result.exit_code, result.stderr) == (
+            2,
+            "ecr-relay: 2 dead letters begin with '': give more of the id\n",
+        )
+        result = office.run("dlq", command, "zzz", *options)
+        assert (result.exit_code, "no dead letter 'zzz'" in result.stderr) == (2, True)
+    assert office.depth(office.dlq_url) == 2
+
+
+def test_redrive_starts_over_with_fresh_attempts(office: Office) -> None:
+    message_id = bury_image(office)
+    assert office.json("dlq", "redrive", message_id) == {"moved": 1, "failed": 0, "how": "one-by-one"}
+    assert (office.depth(office.dlq_url), office.depth(office.queue_url)) == (0, 1)
+    office.consume()  # it is mended by now
+    assert office.world.west.content["team/app"].tags.keys() == {"1.0"}
+    assert office.json("dlq", "list")["letters"] == []
+
+
+def test_redrive_of_what_is_not_mended_fails_three_times_again(office: Office) -> None:
+    bury_image(office)
+    office.world.skopeo.fail = [Missing("manifest unknown")] * 3
+    assert office.run("dlq", "redrive", "--all").exit_code == 0
+    office.consume(rounds=4)
+    [letter] = office.json("dlq", "list")["letters"]
+    assert (letter["attempts"], letter["error_class"]) == (3, "Missing")
+
+
+def test_redrive_all_goes_one_by_one_where_there_are_no_move_tasks(office: Office) -> None:
+    office.bury(*(f"junk {number}" for number in range(10)))
+    office.bury(*(f"junk {number}" for number in range(10, 13)))
+    assert office.json("dlq", "redrive", "--all") == {"moved": 13, "failed": 0, "how": "one-by-one"}
+    assert (office.depth(office.dlq_url), office.depth(office.queue_url)) == (0, 13)
+
+
+def test_redrive_all_is_the_queues_own_move_task_where_there_is_one(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    states = iter(({"Status": "RUNNING"}, {"Status": "COMPLETED", "ApproximateNumberOfMessagesMoved": 7}))
+    office.calls["StartMessageMoveTask"] = lambda arguments: asked.append(arguments) or {"TaskHandle": "handle"}  # type: ignore[func-returns-value]
+    office.calls["ListMessageMoveTasks"] = lambda _arguments: {"Results": [next(states)]}
+    monkeypatch.setattr(redrive, "MOVE_POLL_S", 0)
+    assert office.json("dlq", "redrive", "--all") == {"moved": 7, "failed": 0, "how": "move-task"}
+    arn = f"arn:aws:sqs:{REGION}:123456789012:relay"
+    assert asked == [{"SourceArn": f"{arn}-dead", "DestinationArn": f"{arn}-copy"}]
+
+
+def test_a_move_task_that_fails_says_how_far_it_got(office: Office) -> None:
+    failed = {"Status": "FAILED", "ApproximateNumberOfMessagesMoved": 2, "FailureReason": "AccessDenied"}
+    office.calls["StartMessageMoveTask"] = lambda _arguments: {"TaskHandle": "handle"}
+    office.calls["ListMessageMoveTasks"] = lambda _arguments: {"Results": [failed]}
+    result = office.run("dlq", "redrive", "--all")
+    assert result.exit_code == 1
+    assert result.stderr == "ecr-relay: SQS's move task is FAILED after 2 messages: AccessDenied\n"
+
+
+def test_a_move_task_that_is_not_allowed_is_an_error(office: Office) -> None:
+    office.calls["StartMessageMoveTask"] = refused("AccessDenied", "StartMessageMoveTask")
+    result = office.run("dlq", "redrive", "--all")
+    assert (result.exit_code, "no permission for StartMessageMoveTask" in result.stderr) == (1, True)
+
+
+def test_redrive_of_a_repository_leaves_the_others(office: Office) -> None:
+    bury_image(office, "team/app")
+    other = bury_image(office, "team/other")
+    assert office.json("dlq", "redrive", "--repository", "team/app")["moved"] == 1
+    assert [letter["id"] for letter in office.json("dlq", "list")["letters"]] == [other]
+
+
+def test_a_reconcile_message_stays_in_its_group(office: Office) -> None:
+    office.sqs.send_message(QueueUrl=office.dlq_url, MessageBody="junk", MessageGroupId="reconcile")
+    office.run("dlq", "redrive", office.json("dlq", "list")["letters"][0]["id"])
+    [message] = office.sqs.receive_message(QueueUrl=office.queue_url, AttributeNames=["All"])["Messages"]
+    assert message["Attributes"]["MessageGroupId"] == "reconcile"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--all", "abc"], ["--all", "--repository", "x"]])
+def test_redrive_wants_to_know_which(office: Office, arguments: list[str]) -> None:
+    result = office.run("dlq", "redrive", *arguments)
+    assert (result.exit_code, "name the dead letters" in result.stderr) == (2, True)
+
+
+def test_what_sqs_does_not_take_stays_a_dead_letter(office: Office) -> None:
+    office.bury("junk 1", "junk 2")
+    office.calls["SendMessageBatch"] = lambda arguments: {
+        "Failed": [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in arguments["Entries"]]
+    }
+    assert office.json("dlq", "redrive", "--all", status=1) == {"moved": 0, "failed": 2, "how": "one-by-one"}
+    assert office.depth(office.dlq_url) == 2
+
+
+def test_purge_asks_and_takes_no_for_an_answer(office: Office) -> None:
+    office.bury("junk 1", "junk 2")
+    result = office.run("dlq", "purge", input="n\n")
+    assert result.exit_code == 1
+    assert "delete 2 dead letters for good?" in result.stderr
+    assert office.depth(office.dlq_url) == 2
+    assert office.run("dlq", "purge", input="").exit_code == 1
+    assert office.run("dlq", "purge", input="y\n").stdout == "2 dead letters deleted\n"
+    assert office.depth(office.dlq_url) == 0
+
+
+def test_purge_of_some(office: Office) -> None:
+    kept = bury_image(office, "team/app")
+    [junk] = office.bury("junk")
+    assert office.json("dlq", "purge", junk, "--yes") == {"deleted": 1}
+    assert office.json("dlq", "purge", "--repository", "other", "--yes") == {"deleted": 0}
+    assert [letter["id"] for letter in office.json("dlq", "list")["letters"]] == [kept]
+    assert office.json("dlq", "purge", "--repository", "team/app", "--yes") == {"deleted": 1}

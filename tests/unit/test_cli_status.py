@@ -1,0 +1,269 @@
+"""`ecr-relay status` and `images`: looking on."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ecr_relay.config import RelayConfig
+from ecr_relay.errors import DestinationDown, Transient
+from ecr_relay.ledger import Target, now_ms
+from ecr_relay.operate import status as operate
+from tests.unit.conftest import ACCOUNT, CONFIG, REGION
+from tests.unit.office import Office, opened, refused
+
+SOURCE = f"{ACCOUNT}.{REGION}"
+DESTINATIONS = [
+    {"name": "west", "region": "eu-west-1", "account": ACCOUNT},
+    {"name": "north", "region": "eu-north-1", "account": ACCOUNT, "prefix": "mirror"},
+]
+
+
+@pytest.fixture
+def office(monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    config = RelayConfig.model_validate_json(json.dumps({**CONFIG, "destinations": DESTINATIONS}))
+    with opened(config, monkeypatch) as office:
+        yield office
+
+
+def copied(office: Office, repository: str, *tags: str, content: str = "") -> str:
+    """Pushed, and copied to both destinations; its digest."""
+    digest = ""
+    for tag in tags:
+        digest, event = office.world.push(repository, content or f"{repository}:{tag}", tag)
+        office.send(event)
+        office.consume(rounds=2)  # split, then both
+    return digest
+
+
+def failed(office: Office, repository: str, count: int, destination: str = "west") -> str:
+    digest = office.world.source.push(repository, f"{repository} broken", "9")
+    target = Target(SOURCE, destination, repository)
+    digests = office.world.ledger.digests
+    for number in range(count):
+        assert digests.claim(digests.get(target, digest), f"run-{number}", now_ms())
+        assert digests.fail(target, digest, f"run-{number}", Transient("blob lost"))
+    return digest
+
+
+def test_status_of_a_relay_at_rest(office: Office) -> None:
+    answer = office.json("status")
+    at = answer.pop("at")
+    assert at.endswith("Z")
+    assert answer == {
+        "stack": "ecr-relay",
+        "region": REGION,
+        "consuming": True,
+        "queue": {"waiting": 0, "in_flight": 0, "delayed": 0},
+        "dead_letters": 0,
+        "event_dead_letters": 0,
+        "slots": 10,
+        "running": [],
+        "reconcile": None,
+        "failures": {"exhausted": 0, "failed": 0, "waiting": 0, "latest": []},
+        "breakers": [],
+    }
+    result = office.run("status")
+    assert result.exit_code == 0
+    assert "0 waiting, 0 in flight, 0 delayed" in result.stdout
+
+
+def test_status_shows_what_runs_with_its_images(office: Office) -> None:
+    ledger = office.world.ledger
+    slot = ledger.slots.take("run-1", "west", "push", 10)
+    assert slot is not None
+    from ecr_relay.ledger import Job, WantedTag
+
+    digest = "sha256:" + "a" * 64
+    job = Job(repository="team/app", digest=digest, tags=(WantedTag(name="1.0", seen_at=1),))
+    ledger.runs.put("run-1", SOURCE, "west", "push", [job])
+    ledger.runs.launched("run-1", "arn:aws:ecs:us-east-1:000000000000:task/relay/0123456789abcdef")
+    [running] = office.json("status")["running"]
+    assert running.pop("started_at") is not None
+    assert running.pop("age_seconds") in (0, 1)
+    assert 115 <= running.pop("lease_seconds") <= 120
+    assert running == {
+        "slot": 0,
+        "run": "run-1",
+        "task": "0123456789abcdef",
+        "destination": "west",
+        "lane": "push",
+        "phase": "launching",
+        "images": [{"repository": "team/app", "digest": digest, "tags": ["1.0"]}],
+    }
+    result = office.run("status")
+    assert "1 of 10 slots" in result.stdout
+    assert "team/app:1.0" in result.stdout
+    assert office.json("status", "--repository", "team/other")["running"] == []
+
+
+def test_status_shows_failures_breakers_and_pause(office: Office) -> None:
+    given_up = failed(office, "team/app", 3)
+    failed(office, "team/other", 1, "north")
+    office.world.ledger.notes.open_breaker("north", "token has expired")
+    office.plane.mappings["mapping"]["State"] = "Disabled"
+    answer = office.json("status")
+    assert {name: answer["failures"][name] for name in ("exhausted", "failed", "waiting")} == {
+        "exhausted": 1,
+        "failed": 1,
+        "waiting": 0,
+    }
+    latest = answer["failures"]["latest"]
+    assert [entry["repository"] for entry in latest] == ["team/other", "team/app"]
+    assert latest[1] == {
+        "destination": "west",
+        "repository": "team/app",
+        "digest": given_up,
+        "status": "exhausted",
+        "attempts": 3,
+        "changed_at": latest[1]["changed_at"],
+        "error_class": "Transient",
+        "error": "blob lost",
+    }
+    [breaker] = answer["breakers"]
+    assert (breaker["destination"], breaker["reason"]) == ("north", "token has expired")
+    assert answer["consuming"] is False
+    shown = office.run("status").stdout
+    assert "PAUSED" in shown
+    assert "token has expired" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    narrowed = office.json("status", "--repository", "team/app")["failures"]
+    assert (narrowed["exhausted"], narrowed["failed"]) == (1, 0)
+
+
+def test_failures_of_yesterday_are_not_shown(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed(office, "team/app", 3)
+    monkeypatch.setattr(operate, "FAILURES_MS", -1000)
+    assert office.json("status")["failures"]["exhausted"] == 0
+
+
+def test_status_counts_what_waits_and_the_last_reconcile(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    assert office.run("sync").exit_code == 0
+    answer = office.json("status")
+    assert answer["queue"]["waiting"] == 2
+    record = answer["reconcile"]
+    assert (record["status"], record["repositories"], record["images"], record["enqueued"]) == ("done", 1, 2, 2)
+    assert "done" in office.run("status").stdout
+
+
+def test_who_may_not_ask_about_the_mapping_sees_the_rest(office: Office) -> None:
+    office.plane.denied.add("event-source-mappings")
+    assert office.json("status")["consuming"] is None
+
+
+def test_watch_prints_a_line_of_json_each_time(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    naps = iter((None, None))
+
+    def nap(_seconds: float) -> None:
+        try:
+            next(naps)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("ecr_relay.cli.commands.observe.time.sleep", nap)
+    result = office.run("status", "--watch", "--json")
+    assert result.exit_code == 130
+    assert [json.loads(line)["stack"] for line in result.stdout.splitlines()] == ["ecr-relay"] * 3
+    naps = iter((None,))
+    result = office.run("status", "--watch")
+    assert (result.exit_code, result.stdout.count("dead letters")) == (130, 2)
+
+
+def test_images_by_repository(office: Office) -> None:
+    digest = copied(office, "team/app", "1.0", "latest", content="one")
+    copied(office, "team/other", "1.0")
+    answer = office.json("images", "--repository", "team/app")
+    assert answer["next"] is None
+    assert [(entry["destination"], entry["digest"], entry["tags"]) for entry in answer["images"]] == [
+        ("west", digest, ["1.0", "latest"]),
+        ("north", digest, ["1.0", "latest"]),
+    ]
+    entry = answer["images"][0]
+    assert {name: entry[name] for name in ("status", "attempts", "failed_at", "error", "error_class")} == {
+        "status": "copied",
+        "attempts": 0,
+        "failed_at": None,
+        "error": None,
+        "error_class": None,
+    }
+    assert entry["run"]
+    [entry] = office.json("images", "--repository", "team/app", "--destination", "north")["images"]
+    assert entry["destination"] == "north"
+    shown = office.run("images", "--repository", "team/app").stdout
+    assert "team/app:1.0,latest" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", [[], ["--repository", "team/*"], ["--status", "copied"]])
+def test_images_of_everything_by_pages(office: Office, arguments: list[str]) -> None:
+    for number in range(3):
+        copied(office, f"team/app-{number}", "1.0")
+    whole = office.json("images", *arguments)["images"]
+    assert len(whole) == 6
+    paged: list[Any] = []
+    after: list[str] = []
+    for _ in range(2):
+        answer = office.json("images", *arguments, "--limit", "4", *after)
+        paged += answer["images"]
+        after = ["--after", answer["next"]] if answer["next"] else []
+    assert not after
+    assert paged == whole
+
+
+def test_images_in_a_state_the_last_changed_first_by_pages(office: Office) -> None:
+    for name in ("team/a", "team/b", "other/c"):
+        failed(office, name, 3)
+    copied(office, "team/fine", "1.0")
+    answer = office.json("images", "--status", "exhausted", "--limit", "2")
+    assert [entry["repository"] for entry in answer["images"]] == ["other/c", "team/b"]
+    answer = office.json("images", "--status", "exhausted", "--limit", "2", "--after", answer["next"])
+    assert ([entry["repository"] for entry in answer["images"]], answer["next"]) == (["team/a"], None)
+    answer = office.json("images", "--status", "exhausted", "--repository", "team/*")
+    assert [entry["repository"] for entry in answer["images"]] == ["team/b", "team/a"]
+    assert answer["images"][0]["error"] == "blob lost"
+
+
+def test_a_page_of_one_repository_goes_on_at_the_next_destination(office: Office) -> None:
+    for number in range(3):
+        copied(office, "team/app", f"{number}.0")
+    seen: list[tuple[str, str]] = []
+    after: list[str] = []
+    while True:
+        answer = office.json("images", "--repository", "team/app", "--limit", "2", *after)
+        seen += [(entry["destination"], entry["digest"]) for entry in answer["images"]]
+        if answer["next"] is None:
+            break
+        after = ["--after", answer["next"]]
+    assert len(seen) == len(set(seen)) == 6
+    assert [name for name, _ in seen] == ["west"] * 3 + ["north"] * 3
+
+
+def test_no_image_and_wrong_questions(office: Office) -> None:
+    assert office.run("images").stdout == "the ledger has no such image\n"
+    for arguments, reason in (
+        (["--destination", "south"], "'south' is not a destination; there are: west, north"),
+        (["--after", "nonsense"], "is no cursor"),
+        (["--repository", "a/b", "--after", "eyJwayI6ICJ4IiwgInNrIjogInkifQ"], "is the cursor of another question"),
+        (["--status", "failed", "--after", "eyJwayI6ICJ4IiwgInNrIjogInkifQ"], "is the cursor of another question"),
+        (["--status", "nonsense"], "'nonsense' is not one of"),
+        (["--limit", "0"], "0 is not in the range"),
+    ):
+        result = office.run("images", *arguments)
+        assert (result.exit_code, reason in result.stderr) == (2, True), result.stderr
+
+
+def test_no_permission_on_the_ledger(office: Office) -> None:
+    office.calls["Query"] = refused("AccessDeniedException", "Query")
+    result = office.run("status")
+    assert (result.exit_code, result.stderr) == (1, "ecr-relay: no permission for Query: Query is refused\n")
+
+
+def test_a_destination_that_is_down_leaves_images_waiting(office: Office) -> None:
+    _, event = office.world.push("team/app", "one", "1.0")
+    office.world.skopeo.fail = [DestinationDown("no such host")]
+    office.send(event)
+    office.consume(rounds=2)
+    answer = office.json("status")
+    assert (answer["failures"]["waiting"], len(answer["breakers"])) == (1, 1)

@@ -1,0 +1,112 @@
+"""`relay.toml`: what is read, and one line for each mistake that names the key and what is allowed."""
+
+import pytest
+
+from ecr_relay.config import RelayConfig, parse
+from ecr_relay.errors import ConfigError
+
+GOOD = """
+[source]
+region = "us-east-1"
+account = "111111111111"
+
+[[destinations]]
+name = "west"
+region = "eu-west-1"
+account = "222222222222"
+prefix = "mirror"
+"""
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    return str(caught.value)
+
+
+def test_defaults() -> None:
+    config = parse(GOOD)
+    assert config.source.id == "111111111111.us-east-1"
+    assert config.destinations[0].repository("team/app") == "mirror/team/app"
+    assert config.rules[0].repositories == ("*",)
+    assert config.deployment.architecture == "arm64"
+
+
+def test_the_parameter_holds_the_whole_configuration() -> None:
+    config = parse(GOOD + '[[rules]]\ntags = ["v*"]\nexclude_tags = ["*-rc*"]\n')
+    assert RelayConfig.from_parameter(config.to_parameter()) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            ('region = "us-east-1"', 'region = "us-east1"'),
+            "relay.toml: source.region: 'us-east1' is no AWS region; did you mean 'us-east-1'? allowed: af-south-1, ",
+        ),
+        (
+            ('prefix = "mirror"', 'prefx = "mirror"'),
+            "relay.toml: destinations[0].prefx: unknown key; did you mean 'prefix'? "
+            "allowed: account, credentials, endpoint, max_tasks, name, new_repository, prefix, region",
+        ),
+        (('account = "111111111111"', "account = 111111111111"), "relay.toml: source.account: input should be a valid"),
+        (
+            ('account = "111111111111"', 'account = "1111"'),
+            "relay.toml: source.account: '1111' does not match ^[0-9]{12}$",
+        ),
+        (('account = "111111111111"', ""), "relay.toml: source.account: missing; this key is required"),
+        (
+            ('prefix = "mirror"', 'prefix = "Mirror"'),
+            "relay.toml: destinations[0].prefix: 'Mirror' makes no valid repository name",
+        ),
+        (
+            ('prefix = "mirror"', "max_tasks = 11"),
+            "relay.toml: destinations[0].max_tasks: input should be less than or equal to 10, not 11",
+        ),
+        (
+            ('prefix = "mirror"', '[[rules]]\ndestinations = ["east"]'),
+            "relay.toml: rules[0].destinations: 'east' is not a destination; allowed: west",
+        ),
+        (
+            ('prefix = "mirror"', '[[rules]]\nuntagged = "yes"'),
+            "relay.toml: rules[0].untagged: input should be a valid boolean, not 'yes'",
+        ),
+        (('region = "us-east-1"', "region ="), "relay.toml: not valid TOML: Invalid value"),
+        (
+            ("[source]", "[sauce]"),
+            "relay.toml: source: missing; this key is required\nrelay.toml: sauce: unknown key; ",
+        ),
+        (
+            ('prefix = "mirror"', "[destinations.credentials]\n"),
+            "relay.toml: destinations[0].credentials: needs either role_arn or secret_arn",
+        ),
+        (
+            ('prefix = "mirror"', '[deployment]\nreconcile_at = "25:00"'),
+            "relay.toml: deployment.reconcile_at: '25:00' does not match",
+        ),
+    ],
+)
+def test_a_mistake_is_a_line_that_names_the_key(change: tuple[str, str], line: str) -> None:
+    text = refusal(GOOD.replace(*change))
+    assert text.startswith(line)
+    if "\n" not in line:
+        assert "\n" not in text
+
+
+def test_names_and_targets_are_unique() -> None:
+    again = GOOD[GOOD.index("[[") :]
+    assert "destinations[1].name: 'west' is used twice" in refusal(GOOD + again)
+    assert "would write the same place" in refusal(GOOD + again.replace('"west"', '"other"'))
+
+
+def test_no_ring() -> None:
+    inside = GOOD.replace("eu-west-1", "us-east-1").replace("222222222222", "111111111111")
+    assert "rules[0].exclude_repositories: must contain 'mirror/*'" in refusal(inside)
+    assert "destinations[0].prefix: needed" in refusal(inside.replace('prefix = "mirror"', ""))
+    assert parse(inside + '[[rules]]\nexclude_repositories = ["mirror/*"]\n').destinations[0].prefix == "mirror"
+
+
+def test_what_no_parameter_can_hold_is_refused() -> None:
+    rules = "".join(f'[[rules]]\nrepositories = ["team-{number}/{"x" * 200}"]\n' for number in range(50))
+    with pytest.raises(ConfigError, match="an SSM parameter holds 8192"):
+        parse(GOOD + rules).to_parameter()

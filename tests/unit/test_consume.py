@@ -1,0 +1,329 @@
+"""The consumer, from a message to its outcome: what is copied, skipped, retagged, deferred, failed."""
+
+import json
+
+import pytest
+
+from ecr_relay.config import RelayConfig
+from ecr_relay.errors import DestinationDown, Permanent, Transient
+from ecr_relay.ledger import Target
+from ecr_relay.ledger.slots import RECONCILE_SLOTS, SLOTS
+from ecr_relay.tasks import LaunchRefused, LaunchUnknown
+from tests.unit.conftest import ACCOUNT, REGION, World
+
+TARGET = Target(f"{ACCOUNT}.{REGION}", "west", "team/app")
+
+
+def test_a_push_arrives_with_its_tag(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    assert len(world.tasks.started) == 1
+    assert world.queue.deferred == []
+
+
+def test_two_tags_of_one_digest_make_one_copy(world: World) -> None:
+    digest, first = world.push("team/app", "one", "1.0")
+    _, second = world.push("team/app", "one", "latest")
+    assert world.consume(world.delivery(first), world.delivery(second)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest, "latest": digest}
+    assert world.skopeo.copied == [digest]
+
+
+def test_what_is_copied_already_costs_one_read_and_no_task(world: World) -> None:
+    _, event = world.push("team/app", "one", "1.0")
+    world.consume(world.delivery(event))
+    world.source.calls.clear()
+    world.west.calls.clear()
+    calls: list[str] = []
+    world.table.meta.client.meta.events.register("before-call.dynamodb", lambda model, **_: calls.append(model.name))
+    assert world.consume(world.delivery(event)) == []
+    assert calls == ["GetItem"]
+    assert world.source.calls == world.west.calls == []
+    assert len(world.tasks.started) == 1
+
+
+def test_a_new_tag_of_a_copied_digest_is_put_without_a_task(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.consume(world.delivery(event))
+    _, event = world.push("team/app", "one", "stable")
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest, "stable": digest}
+    assert len(world.tasks.started) == 1
+
+
+def test_a_tag_that_moves_away_and_back_ends_where_the_source_is(world: World) -> None:
+    first, event = world.push("team/app", "one", "latest")
+    world.consume(world.delivery(event))
+    second, event = world.push("team/app", "two", "latest")
+    world.consume(world.delivery(event))
+    assert world.west.content["team/app"].tags == {"latest": second}
+    _, event = world.push("team/app", "one", "latest")
+    world.consume(world.delivery(event))
+    assert world.west.content["team/app"].tags == {"latest": first}
+
+
+def test_an_old_event_that_comes_last_changes_nothing(world: World) -> None:
+    _, old = world.push("team/app", "one", "latest")
+    second, new = world.push("team/app", "two", "latest")
+    world.consume(world.delivery(new))
+    world.consume(world.delivery(old))
+    assert world.west.content["team/app"].tags == {"latest": second}
+
+
+def test_an_image_that_fails_comes_back_and_is_given_up_after_three_attempts(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.skopeo.fail = [Transient("blob unknown")] * 4
+    sent_at = world.clock()
+    backoffs = []
+    for receives in (1, 2, 3):
+        delivery = world.delivery(event, sent_at=sent_at, receives=receives)
+        assert world.consume(delivery) == [delivery.message_id]
+        backoffs.append(world.queue.hidden[delivery.receipt_handle])
+        assert world.ledger.notes.refusal(delivery.message_id) == "Transient: blob unknown"
+    assert 5 <= backoffs[0] <= 10
+    assert 15 <= backoffs[1] <= 30
+    assert backoffs[2] == 0
+    record = world.ledger.digests.get(TARGET, digest)
+    assert (record.status, record.attempts, record.error) == ("exhausted", 3, "blob unknown")
+    # Delivered once more, it launches nothing.
+    delivery = world.delivery(event, sent_at=sent_at, receives=4)
+    assert world.consume(delivery) == [delivery.message_id]
+    assert len(world.tasks.started) == 3
+
+
+def test_a_redrive_after_giving_up_starts_over(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.skopeo.fail = [Permanent("schema 1")]
+    delivery = world.delivery(event)
+    assert world.consume(delivery) == [delivery.message_id]
+    assert world.queue.hidden[delivery.receipt_handle] == 0
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+
+
+def test_one_bad_image_harms_no_other(world: World) -> None:
+    _, bad = world.push("bad/app", "bad", "1.0")
+    good, event = world.push("team/app", "good", "1.0")
+    world.source.delete("bad/app", world.source.content["bad/app"].tags["1.0"])
+    world.source.content["bad/app"].tags["1.0"] = json.loads(bad)["detail"]["image-digest"]
+    delivery = world.delivery(bad)
+    assert world.consume(delivery, world.delivery(event)) == [delivery.message_id]
+    assert world.west.content["team/app"].tags == {"1.0": good}
+
+
+def test_a_task_that_dies_is_an_attempt_with_ecs_reason(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.tasks.at_once = False
+    real = world.tasks.launch
+
+    def launch(run: str) -> str:
+        arn = real(run)
+        world.ledger.slots.begin(run, "holder")
+        world.tasks.end(run, "OutOfMemoryError: exit code 137")
+        return arn
+
+    world.tasks.launch = launch  # type: ignore[method-assign]
+    delivery = world.delivery(event)
+    assert world.consume(delivery, seconds=4) == [delivery.message_id]
+    record = world.ledger.digests.get(TARGET, digest)
+    assert record.status == "failed"
+    assert "OutOfMemoryError: exit code 137" in (record.error or "")
+    assert world.ledger.slots.held() == []
+
+
+def test_a_copy_that_lasts_is_deferred_and_not_started_twice(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.tasks.at_once = False
+    assert world.consume(world.delivery(event)) == []
+    (waiting,) = world.queue.deferred
+    run = world.ledger.digests.get(TARGET, digest).run
+    assert run is not None
+    assert world.consume(world.delivery(waiting.body())) == []
+    assert len(world.tasks.started) == 1
+    world.tasks.run(run)
+    assert world.consume(world.delivery(waiting.body())) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    assert world.ledger.digests.get(TARGET, digest).attempts == 0
+    assert len(world.tasks.started) == 1
+
+
+def test_no_eleventh_task(world: World) -> None:
+    world.tasks.at_once = False
+    for number in range(SLOTS + 2):
+        _, event = world.push(f"team/app{number}", "one", "1.0")
+        assert world.consume(world.delivery(event), seconds=0) == []
+    assert len(world.tasks.alive) == SLOTS
+    assert len(world.queue.deferred) == SLOTS + 2
+
+
+def test_a_backfill_leaves_slots_for_pushes(world: World) -> None:
+    world.tasks.at_once = False
+    for number in range(SLOTS):
+        world.source.push(f"old/app{number}", "one", "1.0")
+    world.reconcile()
+    for envelope in world.queue.sent:
+        world.consume(world.delivery(envelope.body()), seconds=0)
+    assert len(world.tasks.alive) == RECONCILE_SLOTS
+    _, event = world.push("team/app", "one", "1.0")
+    world.consume(world.delivery(event), seconds=0)
+    assert len(world.tasks.alive) == RECONCILE_SLOTS + 1
+
+
+def test_a_launch_that_is_refused_for_now_waits(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.tasks.refuse = [LaunchRefused("RunTask: no task: Capacity is unavailable at this time", passing=True)]
+    assert world.consume(world.delivery(event)) == []
+    assert len(world.queue.deferred) == 1
+    record = world.ledger.digests.get(TARGET, digest)
+    assert (record.status, record.attempts) == ("waiting", 0)
+    assert world.ledger.slots.held() == []
+
+
+def test_a_launch_that_is_refused_for_good_is_an_attempt(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.tasks.refuse = [LaunchRefused("RunTask: AccessDeniedException", passing=False)]
+    delivery = world.delivery(event)
+    assert world.consume(delivery) == [delivery.message_id]
+    record = world.ledger.digests.get(TARGET, digest)
+    assert (record.status, record.attempts, record.error) == ("failed", 1, "RunTask: AccessDeniedException")
+
+
+def test_a_lost_answer_starts_nothing_twice(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.tasks.lose = [LaunchUnknown("RunTask: read timeout")]
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    assert len(world.tasks.started) == 1
+
+
+def test_a_launch_that_never_was_gives_its_slot_and_claim_back(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.tasks.refuse = [LaunchUnknown("RunTask: read timeout")]
+    assert world.consume(world.delivery(event)) == []
+    (waiting,) = world.queue.deferred
+    world.clock.tick(200)
+    assert world.consume(world.delivery(waiting.body())) == []
+    assert len(world.ledger.slots.held()) == 1  # ECS may yet come to know it
+    world.clock.tick(200)
+    assert world.consume(world.delivery(waiting.body())) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+
+
+def test_a_host_that_vanishes_is_found_by_its_lease(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.tasks.at_once = False
+    world.consume(world.delivery(event), seconds=0)
+    (waiting,) = world.queue.deferred
+    run = world.ledger.digests.get(TARGET, digest).run
+    assert run is not None
+    world.ledger.slots.begin(run, "holder")
+    world.tasks.begin(run)
+    world.clock.tick(130)
+    # ECS still believes that it runs: it is stopped, and nothing else is started before it is over.
+    world.consume(world.delivery(waiting.body()), seconds=0)
+    assert len(world.tasks.started) == 1
+    assert len(world.tasks.stopped) == 1
+    world.tasks.at_once = True
+    world.consume(world.delivery(waiting.body()))
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    assert len(world.tasks.started) == 2
+
+
+def test_a_destination_that_is_down_fails_nothing_and_is_left_alone_for_a_while(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.skopeo.fail = [DestinationDown("authorization token has expired")]
+    assert world.consume(world.delivery(event)) == []
+    (waiting,) = world.queue.deferred
+    assert world.consume(world.delivery(waiting.body())) == []
+    assert len(world.tasks.started) == 1
+    world.clock.tick(61)
+    assert world.consume(world.delivery(waiting.body())) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("no json", "not JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("[]", "not a JSON object, but list"),
+        ("{}", "neither an event (no 'detail-type') nor an envelope (no 'v')"),
+        ('{"v": 2}', "v: 2 is an unknown version; this release knows 1"),
+        ('{"v": 1}', "lane: Field required"),
+        (
+            '{"detail-type": "ECR Image Scan"}',
+            "detail-type: 'ECR Image Scan' is unknown; known: 'ECR Image Action'",
+        ),
+    ],
+)
+def test_what_nobody_can_act_on_fails_alone_and_its_reason_is_kept(world: World, body: str, reason: str) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    delivery = world.delivery(body)
+    assert world.consume(delivery, world.delivery(event)) == [delivery.message_id]
+    assert world.queue.hidden == {delivery.receipt_handle: 0}
+    assert (world.ledger.notes.refusal(delivery.message_id) or "").startswith(f"malformed: {reason}")
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+
+
+def test_an_event_without_a_digest_is_refused(world: World) -> None:
+    event = json.loads(world.event("team/app", "sha256:0", "1.0"))
+    del event["detail"]["image-digest"]
+    delivery = world.delivery(json.dumps(event))
+    assert world.consume(delivery) == [delivery.message_id]
+    assert world.ledger.notes.refusal(delivery.message_id) == "malformed: detail.image-digest: Field required"
+
+
+def test_children_deletes_and_other_registries_are_dropped(world: World) -> None:
+    digest = world.source.push("team/app", "child")
+    child = world.event("team/app", digest, None)
+    other = world.event("team/app", digest, "1.0", region="eu-west-1")
+    deleted = json.loads(world.event("team/app", digest, "1.0"))
+    deleted["detail"]["action-type"] = "DELETE"
+    assert world.consume(*map(world.delivery, (child, other, json.dumps(deleted)))) == []
+    assert world.tasks.started == {}
+    assert world.queue.deferred == []
+
+
+def test_an_index_brings_its_children(world: World) -> None:
+    child = world.source.push("team/app", "child")
+    index = world.source.push("team/app", "index", "1.0", children=(child,))
+    assert world.consume(world.delivery(world.event("team/app", index, "1.0"))) == []
+    assert set(world.west.content["team/app"].manifests) == {child, index}
+
+
+def test_a_tag_that_moves_while_its_digest_is_copied_moves_on(world: World) -> None:
+    first, event = world.push("team/app", "one", "latest")
+    moved: list[str] = []
+    world.skopeo.during = lambda _: moved.append(world.source.push("team/app", "two", "latest")) if not moved else None
+    assert world.consume(world.delivery(event)) == []
+    # For now, what was just copied; and a message that goes on with what the source has.
+    assert world.west.content["team/app"].tags == {"latest": first}
+    (waiting,) = world.queue.deferred
+    assert world.consume(world.delivery(waiting.body())) == []
+    assert world.west.content["team/app"].tags == {"latest": moved[0]}
+
+
+def test_an_immutable_tag_with_another_digest_is_told_before_a_layer_moves(world: World) -> None:
+    world.west.ensure_repository(
+        "team/app", world.config.destinations[0].new_repository.model_copy(update={"immutable_tags": True})
+    )
+    other = world.west.push("team/app", "other", "1.0")
+    _, event = world.push("team/app", "one", "1.0")
+    delivery = world.delivery(event)
+    assert world.consume(delivery) == [delivery.message_id]
+    assert world.queue.hidden[delivery.receipt_handle] == 0
+    assert world.skopeo.copied == []
+    assert world.west.content["team/app"].tags == {"1.0": other}
+    assert "immutable" in (world.ledger.notes.refusal(delivery.message_id) or "")
+
+
+def test_a_push_for_two_destinations_is_split(world: World) -> None:
+    config = world.config.model_dump(mode="json")
+    config["destinations"].append({"name": "east", "region": "us-east-2", "account": ACCOUNT})
+    two = World(RelayConfig.model_validate_json(json.dumps(config)), table=world.table)
+    digest, event = two.push("team/app", "one", "1.0")
+    assert two.consume(two.delivery(event)) == []
+    assert [envelope.destination for envelope in two.queue.sent] == ["west", "east"]
+    assert two.consume(*(two.delivery(envelope.body()) for envelope in two.queue.sent)) == []
+    assert [registry.content["team/app"].tags for registry in two.destinations.values()] == [{"1.0": digest}] * 2
+    assert len(two.tasks.started) == 2

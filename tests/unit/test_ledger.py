@@ -1,0 +1,209 @@
+"""The ledger's records: each transition is one conditional write. Over moto's DynamoDB, and over the model's table."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ecr_relay.config import RelayConfig
+from ecr_relay.errors import Permanent, Transient
+from ecr_relay.ledger import Job, Target, WantedTag
+from ecr_relay.ledger.slots import LEASE_MS, RECONCILE_SLOTS, SLOTS
+from ecr_relay.ledger.tags import LOCK_MS
+from tests.fakes.table import FakeTable
+from tests.unit.conftest import CONFIG, World, make_table
+
+TARGET = Target("s", "west", "team/app")
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.fixture(params=["moto", "fake"])
+def world(request: pytest.FixtureRequest) -> World:
+    table: Any = make_table() if request.param == "moto" else FakeTable()
+    return World(RelayConfig.model_validate_json(json.dumps(CONFIG)), table=table)
+
+
+def test_of_two_that_claim_one_wins(world: World) -> None:
+    digests = world.ledger.digests
+    seen = digests.get(TARGET, DIGEST)
+    assert digests.claim(seen, "one", 0) is not None
+    assert digests.claim(seen, "two", 0) is None
+    assert digests.get(TARGET, DIGEST).run == "one"
+
+
+def test_only_the_claimer_ends_a_claim(world: World) -> None:
+    digests = world.ledger.digests
+    digests.claim(digests.get(TARGET, DIGEST), "one", 0)
+    assert digests.copied(TARGET, DIGEST, "two") is None
+    assert digests.fail(TARGET, DIGEST, "two", Transient("late")) is None
+    assert digests.copied(TARGET, DIGEST, "one") is not None
+    assert digests.fail(TARGET, DIGEST, "one", Transient("late")) is None
+    assert digests.get(TARGET, DIGEST).believed(None)
+
+
+def test_attempts_count_claims_but_not_the_released_ones(world: World) -> None:
+    digests = world.ledger.digests
+    for attempts in (1, 1, 2):
+        record = digests.claim(digests.get(TARGET, DIGEST), "run", 0)
+        assert record is not None
+        assert record.attempts == attempts
+        if attempts == 1 and record.version < 3:
+            digests.release(TARGET, DIGEST, "run", Transient("spot"))
+        else:
+            digests.fail(TARGET, DIGEST, "run", Transient("broken"))
+    digests.claim(digests.get(TARGET, DIGEST), "run", 0)
+    digests.fail(TARGET, DIGEST, "run", Transient("broken"))
+    assert digests.get(TARGET, DIGEST).status == "exhausted"
+
+
+def test_a_permanent_error_is_the_last_attempt(world: World) -> None:
+    digests = world.ledger.digests
+    digests.claim(digests.get(TARGET, DIGEST), "run", 0)
+    sent_at = world.clock()
+    digests.fail(TARGET, DIGEST, "run", Permanent("schema 1"))
+    record = digests.get(TARGET, DIGEST)
+    assert record.given_up(sent_at)
+    assert not record.given_up(world.clock())
+
+
+def test_only_what_runs_or_failed_is_in_the_index(world: World) -> None:
+    digests = world.ledger.digests
+    digests.claim(digests.get(TARGET, DIGEST), "run", 0)
+
+    def states() -> list[object]:
+        return [item.get("state") for item in world.table.scan(IndexName="by-state")["Items"]]
+
+    assert states() == ["copying"]
+    digests.copied(TARGET, DIGEST, "run")
+    assert states() == []
+
+
+def test_what_was_forgotten_is_absent_unless_it_changed(world: World) -> None:
+    digests = world.ledger.digests
+    digests.claim(digests.get(TARGET, DIGEST), "run", 0)
+    seen = digests.get(TARGET, DIGEST)
+    digests.copied(TARGET, DIGEST, "run")
+    assert not digests.forget(seen)
+    assert digests.forget(digests.get(TARGET, DIGEST))
+    assert digests.get(TARGET, DIGEST).status == "absent"
+
+
+def test_a_tag_has_one_owner_and_who_was_refused_makes_it_look_again(world: World) -> None:
+    tags = world.ledger.tags
+    held = tags.acquire(TARGET, "latest", "one")
+    assert held is not None
+    assert tags.acquire(TARGET, "latest", "two") is None
+    assert not tags.commit(TARGET, "latest", held, DIGEST, world.clock())
+    again = tags.again(TARGET, "latest", held)
+    assert again is not None
+    assert tags.commit(TARGET, "latest", again, DIGEST, world.clock())
+    assert tags.get(TARGET, "latest").says(DIGEST, None)
+
+
+def test_a_lock_is_broken_only_when_it_is_over_for_long(world: World) -> None:
+    tags = world.ledger.tags
+    held = tags.acquire(TARGET, "latest", "one")
+    assert held is not None
+    world.clock.tick(LOCK_MS / 1000)
+    assert not tags.held(held)
+    assert tags.acquire(TARGET, "latest", "two") is None
+    world.clock.tick(LOCK_MS / 1000 + 1)
+    assert tags.acquire(TARGET, "latest", "two") is not None
+    assert not tags.commit(TARGET, "latest", held, DIGEST, world.clock())
+
+
+def test_what_is_put_for_now_is_no_commit(world: World) -> None:
+    tags = world.ledger.tags
+    held = tags.acquire(TARGET, "latest", "one")
+    assert held is not None
+    assert tags.put_for_now(TARGET, "latest", held, DIGEST, 5)
+    record = tags.get(TARGET, "latest")
+    assert (record.digest, record.seen_at, record.owner) == (DIGEST, 5, None)
+    assert not record.says(DIGEST, None)
+
+
+def test_ten_slots(world: World) -> None:
+    slots = world.ledger.slots
+    taken = [slots.take(f"run-{number}", "west", "push", 10) for number in range(SLOTS + 1)]
+    assert [slot.number for slot in taken if slot] == list(range(SLOTS))
+    assert taken[-1] is None
+    slots.free("somebody else's", 3)
+    assert len(slots.held()) == SLOTS
+    slots.free("run-3", 3)
+    assert slots.take("new", "west", "push", 10) is not None
+
+
+@pytest.mark.parametrize(("lane", "max_tasks", "most"), [("reconcile", 10, RECONCILE_SLOTS), ("push", 2, 2)])
+def test_shares(world: World, lane: str, max_tasks: int, most: int) -> None:
+    slots = world.ledger.slots
+    for number in range(SLOTS):
+        slots.take(f"run-{number}", "west", lane, max_tasks)
+    assert len(slots.held()) == most
+    assert slots.take("other", "east", "push", 10) is not None
+
+
+def test_a_run_is_begun_once_and_renewed_by_its_holder(world: World) -> None:
+    slots = world.ledger.slots
+    slots.take("run", "west", "push", 10)
+    slot = slots.begin("run", "one")
+    assert slot is not None
+    assert slots.begin("run", "two") is None
+    world.clock.tick(30)
+    renewed = slots.renew(slot, "one")
+    assert renewed is not None
+    assert renewed.until > world.clock() + LEASE_MS - 1000
+    assert slots.renew(slot, "two") is None
+    slots.end(slot, "one")
+    (ended,) = slots.held()
+    assert not ended.owns("run")
+
+
+def test_no_slot_no_run(world: World) -> None:
+    assert world.ledger.slots.begin("run", "one") is None
+
+
+def test_progress_moves_from_where_it_is(world: World) -> None:
+    progress = world.ledger.progress
+    record = progress.start("s", "run", ())
+    assert progress.start("s", "other", ()).run == "run"
+    moved = progress.advance("s", record, "a", {"repositories": 1, "images": 5})
+    assert moved is not None
+    assert (moved.cursor, moved.counts["images"], moved.again) == ("a", 5, True)
+    assert progress.advance("s", record, "b", {"repositories": 1}) is None
+    finished = progress.finish("s", moved)
+    assert finished is not None
+    assert finished.status == "done"
+    assert progress.finish("s", moved) is None
+    assert progress.start("s", "next", ("a/*",)).only == ("a/*",)
+
+
+def test_a_run_keeps_its_jobs_and_its_task(world: World) -> None:
+    job = Job(repository="team/app", digest=DIGEST, tags=(WantedTag(name="1", seen_at=1),))
+    run = world.ledger.runs.put("run", "s", "west", "push", [job])
+    world.ledger.runs.launched("run", "arn:task")
+    assert world.ledger.runs.get("run") == run.model_copy(update={"task": "arn:task"})
+    world.ledger.runs.launched("never put", "arn:task")
+    assert world.ledger.runs.get("never put") is None
+
+
+def test_a_breaker_closes_by_itself(world: World) -> None:
+    notes = world.ledger.notes
+    notes.open_breaker("west", "expired")
+    breaker = notes.breaker("west")
+    assert breaker is not None
+    assert breaker.reason == "expired"
+    world.clock.tick(61)
+    assert notes.breaker("west") is None
+
+
+def test_a_tag_that_is_refused_for_good_is_given_up_until_it_is_sent_again(world: World) -> None:
+    tags = world.ledger.tags
+    before = world.clock()
+    tags.fail(TARGET, "1.0", "immutable")
+    record = tags.get(TARGET, "1.0")
+    assert record.given_up(before)
+    assert not record.given_up(world.clock())
+    held = tags.acquire(TARGET, "1.0", "one")
+    assert held is not None
+    assert tags.commit(TARGET, "1.0", held, DIGEST, world.clock())
+    assert tags.get(TARGET, "1.0").failed_at is None

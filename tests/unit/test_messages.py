@@ -1,0 +1,88 @@
+"""Messages: events as AWS words them, and our envelopes. What is refused is in test_consume."""
+
+import json
+
+import pytest
+
+from ecr_relay.errors import Malformed
+from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
+
+DIGEST = "sha256:" + "7f" * 32
+
+
+def event(**detail: object) -> str:
+    return json.dumps(
+        {
+            "version": "0",
+            "id": "13cde686-328b-6117-af20-0e5566167482",
+            "detail-type": "ECR Image Action",
+            "source": "aws.ecr",
+            "account": "123456789012",
+            "time": "2025-09-16T01:54:34Z",
+            "region": "us-west-2",
+            "resources": [],
+            "detail": {
+                "result": "SUCCESS",
+                "repository-name": "my-repo",
+                "image-digest": DIGEST,
+                "action-type": "PUSH",
+                "image-tag": "latest",
+                "manifest-media-type": "application/vnd.oci.image.index.v1+json",
+            }
+            | detail,
+        }
+    )
+
+
+def test_a_push() -> None:
+    push = parse(event())
+    assert isinstance(push, PushEvent)
+    assert (push.source, push.repository, push.digest, push.tag) == (
+        "123456789012.us-west-2",
+        "my-repo",
+        DIGEST,
+        "latest",
+    )
+    assert push.first_seen == 1757987674000
+
+
+@pytest.mark.parametrize("tag", ["", None])
+def test_no_tag_is_the_empty_one_or_none(tag: str | None) -> None:
+    push = parse(event(**{"image-tag": tag}))
+    assert isinstance(push, PushEvent)
+    assert push.tag is None
+
+
+@pytest.mark.parametrize(
+    ("detail", "reason"),
+    [({"action-type": "DELETE"}, "action-delete"), ({"result": "FAILURE"}, "push-failed")],
+)
+def test_what_asks_nothing_of_us(detail: dict[str, object], reason: str) -> None:
+    assert parse(event(**detail)) == Ignored(reason)
+
+
+@pytest.mark.parametrize(
+    ("detail", "reason"),
+    [
+        ({"image-digest": "sha256:1"}, "detail.image-digest: 'sha256:1' is no sha256 digest"),
+        ({"repository-name": "UPPER"}, "detail.repository-name: 'UPPER' is no repository name"),
+        ({"image-tag": "a b"}, "detail.image-tag: 'a b' is no tag"),
+    ],
+)
+def test_what_is_malformed(detail: dict[str, object], reason: str) -> None:
+    with pytest.raises(Malformed, match=reason):
+        parse(event(**detail))
+
+
+def test_an_envelope_round_trips() -> None:
+    envelope = Envelope(
+        lane="reconcile",
+        source="1.us",
+        destination="west",
+        repository="team/app",
+        tag="1",
+        digest=DIGEST,
+        as_of=5,
+        first_seen=4,
+    )
+    assert parse(envelope.body()) == envelope

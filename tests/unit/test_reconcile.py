@@ -1,0 +1,101 @@
+"""The reconcile: what it finds, what it enqueues, and how it goes on."""
+
+from ecr_relay.errors import Transient
+from ecr_relay.ledger import Target
+from ecr_relay.reconcile import Reconciler, Request
+from tests.unit.conftest import ACCOUNT, REGION, World
+
+SOURCE = f"{ACCOUNT}.{REGION}"
+
+
+def heal(world: World) -> list[str]:
+    world.reconcile()
+    failed = world.consume(*(world.delivery(envelope.body()) for envelope in world.queue.sent))
+    world.queue.sent.clear()
+    return failed
+
+
+def test_what_is_missing_is_enqueued_and_what_is_equal_is_not(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.consume(world.delivery(event))
+    other, _ = world.push("team/app", "two", "2.0")
+    answer = world.reconcile()
+    assert answer.status == "done"
+    assert answer.counts == {"repositories": 1, "images": 2, "enqueued": 1, "failures": 0}
+    assert [(envelope.tag, envelope.digest) for envelope in world.queue.sent] == [("2.0", other)]
+    assert world.queue.sent[0].lane == "reconcile"
+    assert digest != other
+
+
+def test_an_image_deleted_at_the_destination_is_copied_again(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.consume(world.delivery(event))
+    world.west.delete("team/app", digest)
+    assert heal(world) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    assert len(world.tasks.started) == 2
+
+
+def test_a_tag_deleted_at_the_destination_is_put_again_without_a_task(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.consume(world.delivery(event))
+    del world.west.content["team/app"].tags["1.0"]
+    assert heal(world) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    assert len(world.tasks.started) == 1
+
+
+def test_a_dry_run_answers_the_plan_and_changes_nothing(world: World) -> None:
+    digest, _ = world.push("team/app", "one", "1.0")
+    answer = world.reconcile(dry_run=True)
+    assert answer.plan == [
+        {"destination": "west", "repository": "team/app", "tag": "1.0", "digest": digest, "there": None}
+    ]
+    assert world.queue.sent == []
+    assert world.ledger.progress.get(SOURCE) is None
+
+
+def test_it_resumes_where_it_stopped(world: World) -> None:
+    for name in ("a/one", "b/two", "c/three"):
+        world.source.push(name, name, "1.0")
+    turns = iter([True, True, False])
+    answer = Reconciler(world.relay, world.queue, lambda: next(turns)).run(Request())  # type: ignore[arg-type]
+    assert (answer.status, answer.cursor) == ("running", "b/two")
+    assert world.reconcile(action="resume").status == "running"  # that invocation may still be at it
+    assert world.reconcile(action="resume").cursor == "b/two"
+    world.clock.tick(121)
+    answer = world.reconcile(action="resume")
+    assert (answer.status, answer.counts["repositories"]) == ("done", 3)
+    assert [envelope.repository for envelope in world.queue.sent] == ["a/one", "b/two", "c/three"]
+    assert world.reconcile(action="resume").status == "idle"
+
+
+def test_a_request_during_a_run_makes_another_follow(world: World) -> None:
+    world.source.push("a/one", "one", "1.0")
+    Reconciler(world.relay, world.queue, lambda: False).run(Request())  # type: ignore[arg-type]
+    world.reconcile(repositories=["nothing/*"])
+    assert world.ledger.progress.get(SOURCE) is not None
+    world.clock.tick(121)
+    assert world.reconcile(action="resume").status == "done"
+    assert world.reconcile(action="resume").status == "done"  # the other one, for everything
+    assert world.reconcile(action="resume").status == "idle"
+
+
+def test_it_waits_while_the_queue_is_full(world: World) -> None:
+    world.source.push("a/one", "one", "1.0")
+    world.queue.backlog = 10_001
+    assert world.reconcile().status == "running"
+    assert world.queue.sent == []
+
+
+def test_one_repository_that_fails_keeps_no_other(world: World) -> None:
+    world.source.push("a/one", "one", "1.0")
+    world.source.push("b/two", "two", "1.0")
+    world.west.fail = [Transient("throttled")]
+    answer = world.reconcile()
+    assert (answer.counts["failures"], answer.counts["enqueued"]) == (1, 1)
+
+
+def test_targets_name_their_source() -> None:
+    target = Target(SOURCE, "west", "team/app")
+    assert Target.of(target.pk) == target

@@ -1,0 +1,343 @@
+"""The distribution protocol, exchange by exchange: a test says what is asked and answered, and nothing else may be."""
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from ecr_relay.config import NewRepository
+from ecr_relay.errors import CopyError, DestinationDown, Missing, Permanent, Transient
+from ecr_relay.registries import Login, Registry
+from ecr_relay.registries.challenge import _same_party
+from ecr_relay.registries.oci import Oci
+
+MANIFEST = b'{"schemaVersion":2 }'
+DIGEST = "sha256:" + hashlib.sha256(MANIFEST).hexdigest()
+TYPE = "application/vnd.oci.image.manifest.v1+json"
+LOGIN = Login("relay", "hunter2")
+BASIC = "Basic " + base64.b64encode(b"relay:hunter2").decode()
+HEAD = "HEAD /v2/app/manifests/1"
+
+
+@dataclass
+class Exchange:
+    """`asked` is method and path; `authorization` what must come with it. `{host}` in a header is the server's own."""
+
+    asked: str
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    authorization: str | None = None
+
+
+class Server:
+    def __init__(self) -> None:
+        self.expected: list[Exchange] = []
+        self.wrong: list[str] = []
+        self.bodies: list[bytes] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                outer.answer(self)
+
+            do_GET = do_HEAD = do_PUT = answer  # noqa: N815 - the base class's names
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                """Silent."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        asked = f"{request.command} {request.path}"
+        self.bodies.append(request.rfile.read(int(request.headers.get("Content-Length", 0))))
+        exchange = self.expected.pop(0) if self.expected else Exchange("nothing", 418)
+        authorization = request.headers.get("Authorization")
+        if (asked, authorization) != (exchange.asked, exchange.authorization):
+            wanted = f"{exchange.asked} with {exchange.authorization}"
+            self.wrong.append(f"asked: {asked} with {authorization}; expected: {wanted}")
+            exchange = Exchange(asked, 418)
+        request.send_response(exchange.status)
+        for name, value in exchange.headers.items():
+            request.send_header(name, value.replace("{host}", self.host))
+        request.send_header("Content-Length", str(len(exchange.body)))
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(exchange.body)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+    assert server.wrong == []
+    assert server.expected == []
+
+
+def oci(server: Server, login: Login | None = None) -> Oci:
+    return Oci(server.host, scheme="http", login=login)
+
+
+def found(asked: str = HEAD, authorization: str | None = None) -> Exchange:
+    return Exchange(asked, 200, {"Docker-Content-Digest": DIGEST}, authorization=authorization)
+
+
+def challenge(realm: str = "http://{host}/token") -> dict[str, str]:
+    return {"WWW-Authenticate": f'Bearer realm="{realm}",service="registry.test",scope="repository:app:pull"'}
+
+
+def token(text: str, actions: str = "pull", authorization: str | None = None, seconds: int = 300) -> Exchange:
+    scope = "repository%3Aapp%3A" + actions.replace(",", "%2C")
+    body = json.dumps({"token": text, "expires_in": seconds}).encode()
+    return Exchange(f"GET /token?service=registry.test&scope={scope}", 200, {}, body, authorization)
+
+
+def test_it_is_a_registry(server: Server) -> None:
+    registry: Registry = oci(server)
+    registry.ensure_repository("app", NewRepository())
+    assert registry.host == server.host
+    assert registry.login() is None
+    assert not registry.tag_is_taken("app", DIGEST, "1")
+    assert repr(registry) == f"Oci({server.host})"
+
+
+# --- Who we are -----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_told_before_it_is_asked_for(server: Server) -> None:
+    server.expected = [
+        Exchange(HEAD, 401, {"WWW-Authenticate": 'Basic realm="test"'}),
+        found(authorization=BASIC),
+        found("HEAD /v2/app/manifests/2", BASIC),
+    ]
+    registry = oci(server, LOGIN)
+    assert registry.resolve("app", "1") == DIGEST
+    assert registry.resolve("app", "2") == DIGEST
+
+
+def test_an_anonymous_token(server: Server) -> None:
+    server.expected = [
+        Exchange(HEAD, 401, challenge()),
+        token("T"),
+        found(authorization="Bearer T"),
+        found("HEAD /v2/app/manifests/2", "Bearer T"),
+    ]
+    registry = oci(server)
+    assert registry.resolve("app", "1") == DIGEST
+    assert registry.resolve("app", "2") == DIGEST
+
+
+def test_a_token_for_a_login_and_for_each_kind_of_access(server: Server) -> None:
+    get, put = f"GET /v2/app/manifests/{DIGEST}", "PUT /v2/app/manifests/2"
+    server.expected = [
+        Exchange(get, 401, challenge()),
+        token("R", authorization=BASIC),
+        Exchange(get, 200, {"Content-Type": TYPE}, MANIFEST, "Bearer R"),
+        Exchange(put, 401, challenge()),
+        token("W", "pull,push", BASIC),
+        Exchange(put, 201, authorization="Bearer W"),
+    ]
+    oci(server, LOGIN).put_tag("app", DIGEST, "2")
+    assert server.bodies[-1] == MANIFEST
+
+
+def test_a_token_that_has_ended_is_asked_for_again(server: Server) -> None:
+    server.expected = [
+        Exchange(HEAD, 401, challenge()),
+        token("one", seconds=0),
+        found(authorization="Bearer one"),
+        Exchange(HEAD, 401, challenge()),
+        token("two"),
+        found(authorization="Bearer two"),
+    ]
+    registry = oci(server)
+    registry.resolve("app", "1")
+    registry.resolve("app", "1")
+
+
+def test_a_wrong_password_at_the_token_service(server: Server) -> None:
+    refused = token("", authorization=BASIC)
+    refused.status = 401
+    server.expected = [Exchange(HEAD, 401, challenge()), refused]
+    with pytest.raises(DestinationDown, match=r"token service of .*: 401 Unauthorized") as caught:
+        oci(server, LOGIN).resolve("app", "1")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_repository_that_a_token_does_not_open(server: Server) -> None:
+    """Docker Hub says so of a repository that does not exist: no fault of the registry as a whole."""
+    server.expected = [Exchange(HEAD, 401, challenge()), token("T"), Exchange(HEAD, 401, challenge(), b"", "Bearer T")]
+    with pytest.raises(Permanent, match="no such repository, or we may not see it"):
+        oci(server).resolve("app", "1")
+
+
+@pytest.mark.parametrize("realm", ["http://127.0.0.2:1/token", "https://thief.example/token", "ftp://{host}/", ""])
+def test_a_login_goes_to_no_other_party(realm: str, server: Server) -> None:
+    server.expected = [Exchange(HEAD, 401, challenge(realm))]
+    with pytest.raises(DestinationDown, match="not its own: refused"):
+        oci(server, LOGIN).resolve("app", "1")
+
+
+@pytest.mark.parametrize(
+    ("host", "other", "same"),
+    [
+        ("quay.io", "quay.io", True),
+        ("registry-1.docker.io", "auth.docker.io", True),
+        ("registry.gitlab.com", "gitlab.com", True),
+        ("registry.gitlab.com", "thiefgitlab.com", False),
+        ("quay.io", "thief.io", False),
+        ("registry.example.co.uk", "thief.co.uk", False),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("10.0.0.1", "evil.0.0.1", False),
+    ],
+)
+def test_who_is_one_party(host: str, other: str, same: bool) -> None:
+    assert _same_party(host, other) is same
+
+
+def test_a_redirect_takes_no_credential_along(server: Server) -> None:
+    other = Server()
+    try:
+        get = f"GET /v2/app/manifests/{DIGEST}"
+        basic = {"WWW-Authenticate": 'Basic realm="test"'}
+        server.expected = [
+            Exchange(get, 401, basic),
+            Exchange(get, 307, {"Location": f"http://{other.host}/blob?signature=x"}, authorization=BASIC),
+            Exchange("PUT /v2/app/manifests/2", 201, authorization=BASIC),
+        ]
+        other.expected = [Exchange("GET /blob?signature=x", 200, {"Content-Type": TYPE}, MANIFEST)]
+        oci(server, LOGIN).put_tag("app", DIGEST, "2")
+    finally:
+        other.close()
+    assert other.wrong == []
+
+
+def test_redirects_end(server: Server) -> None:
+    server.expected = [Exchange(HEAD, 307, {"Location": "http://{host}/v2/app/manifests/1"})] * 4
+    with pytest.raises(Transient, match=r"redirects .* more than 3 times"):
+        oci(server).resolve("app", "1")
+
+
+# --- Manifests ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", [Exchange(HEAD, 200), Exchange(HEAD, 405)])
+def test_a_registry_that_does_not_say_the_digest(head: Exchange, server: Server) -> None:
+    server.expected = [head, Exchange("GET /v2/app/manifests/1", 200, {}, MANIFEST)]
+    assert oci(server).resolve("app", "1") == DIGEST
+
+
+def test_another_manifest_than_was_asked_for(server: Server) -> None:
+    server.expected = [Exchange(f"GET /v2/app/manifests/{DIGEST}", 200, {}, b"{}")]
+    with pytest.raises(Transient, match="is not that manifest"):
+        oci(server).put_tag("app", DIGEST, "2")
+
+
+def test_docker_hub_has_two_names_and_a_library() -> None:
+    hub = Oci("docker.io")
+    assert hub.host == "docker.io"
+    assert (hub._base, hub._path("nginx"), hub._path("team/app")) == (
+        "https://registry-1.docker.io",
+        "library/nginx",
+        "team/app",
+    )
+
+
+# --- Listings -------------------------------------------------------------------------------------------------------
+
+TAGS = "GET /v2/app/tags/list?n=1000"
+
+
+def page(*tags: str) -> bytes:
+    return json.dumps({"name": "app", "tags": tags or None}).encode()
+
+
+@pytest.mark.parametrize(
+    "link", ["</v2/app/tags/list?last=1&n=1000>; rel=next", '<http://{host}/v2/app/tags/list?last=1&n=1000>;rel="next"']
+)
+def test_tags_by_pages(link: str, server: Server) -> None:
+    server.expected = [
+        Exchange(TAGS, 200, {"Link": link}, page("1")),
+        found(),
+        Exchange("GET /v2/app/tags/list?last=1&n=1000", 200, {"Link": '<x>; rel="prev"'}, page("2", "3")),
+        found("HEAD /v2/app/manifests/2"),
+        Exchange("HEAD /v2/app/manifests/3", 404),  # deleted in between
+    ]
+    assert list(oci(server).images("app")) == [("1", DIGEST), ("2", DIGEST)]
+
+
+def test_no_tags(server: Server) -> None:
+    server.expected = [Exchange(TAGS, 200, {}, page())]
+    assert list(oci(server).images("app")) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "body", "words"),
+    [
+        ("<http://127.0.0.2:1/v2/app/tags/list>; rel=next", page(), "another host, 127.0.0.2:1"),
+        ("</v2/app/tags/list?n=1000>; rel=next", page(), "round in a circle"),
+        ("", b"<html>", "no JSON object"),
+        ("", b"[1]", "no JSON object"),
+    ],
+)
+def test_pages_that_cannot_be_followed(link: str, body: bytes, words: str, server: Server) -> None:
+    server.expected = [Exchange(TAGS, 200, {"Link": link}, body)]
+    with pytest.raises(Transient, match=words):
+        list(oci(server).images("app"))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_public_registry_lists_no_repositories(status: int, server: Server) -> None:
+    server.expected = [Exchange("GET /v2/_catalog?n=1000", status)]
+    with pytest.raises(Permanent):
+        list(oci(server).repositories())
+
+
+# --- Refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("exchange", "kind", "words"),
+    [
+        (
+            Exchange(
+                TAGS, 429, {"Retry-After": "60"}, b'{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}'
+            ),
+            Transient,
+            r"429 Too Many Requests: toomanyrequests: slow down \(retry after 60\)",
+        ),
+        (
+            Exchange(TAGS, 404, {}, b'{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}'),
+            Missing,
+            "the tags of app in .*: 404 Not Found: name unknown: repository name not known",
+        ),
+        (Exchange(TAGS, 403, {}, b'{"errors":[{"code":"DENIED"}]}'), Permanent, "403 Forbidden: denied: "),
+        (Exchange(TAGS, 401), DestinationDown, "401 Unauthorized"),
+        (Exchange(TAGS, 500, {}, b"<html>"), Transient, "500 Internal Server Error"),
+        (Exchange(TAGS, 418, {}, b'{"errors":"odd"}'), Transient, "418"),
+    ],
+    ids=lambda value: str(value.status) if isinstance(value, Exchange) else "",
+)
+def test_refusals(exchange: Exchange, kind: type[CopyError], words: str, server: Server) -> None:
+    server.expected = [exchange]
+    with pytest.raises(CopyError, match=words) as caught:
+        list(oci(server).images("app"))
+    assert type(caught.value) is kind
