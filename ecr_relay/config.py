@@ -23,6 +23,16 @@ PARAMETER_LIMIT: Final = 8192
 """Characters that an advanced SSM parameter holds (AWS Systems Manager quotas)."""
 
 
+FARGATE_MEMORY_MIB: Final = {
+    256: (512, 2048, 512),
+    512: (1024, 4096, 1024),
+    1024: (2048, 8192, 1024),
+    2048: (4096, 16384, 1024),
+    4096: (8192, 30720, 1024),
+}
+"""CPU units -> (least, most, step): the task sizes of the ECS developer guide (256 takes 512, 1024 and 2048)."""
+
+
 def _known_region(region: str) -> str:
     if region not in PARTITION_OF_REGION:
         close = get_close_matches(region, PARTITION_OF_REGION, n=1)
@@ -37,6 +47,16 @@ def _usable_prefix(prefix: str) -> str:
             f"{prefix!r} makes no valid repository name; allowed: lower-case path such as 'mirror' or 'team/mirror'"
         )
     return prefix
+
+
+def _json_policy(text: str) -> str:
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not 100 <= len(text) <= 30_720:
+        raise ValueError(f"{len(text)} characters; ECR takes 100 to 30,720")
+    return text
 
 
 Region = Annotated[str, AfterValidator(_known_region)]
@@ -59,8 +79,9 @@ class Credentials(_Model):
     external_id: str | None = Field(default=None, min_length=2, max_length=1224)
     secret_arn: str | None = Field(
         default=None,
-        pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$",
-        description="a JSON object with `access_key_id` and `secret_access_key`",
+        pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+-[A-Za-z0-9]{6}$",
+        description="complete, with its six random characters; a JSON object with `access_key_id` and "
+        "`secret_access_key`",
     )
 
     @model_validator(mode="after")
@@ -100,7 +121,9 @@ class NewRepository(_Model):
     immutable_tags: bool = False
     scan_on_push: bool = False
     kms_key: str | None = Field(default=None, description="key ARN; default: AES-256 by ECR")
-    lifecycle_policy: str | None = Field(default=None, description="the policy's JSON text")
+    lifecycle_policy: Annotated[str, AfterValidator(_json_policy)] | None = Field(
+        default=None, description="the policy's JSON text"
+    )
     tags: dict[str, str] = Field(default_factory=dict)
 
 
@@ -131,8 +154,8 @@ class Rule(_Model):
 class Network(_Model):
     """An existing network; without it the stack creates a small VPC with public subnets and no NAT."""
 
-    vpc_id: str = Field(pattern=r"^vpc-[0-9a-f]+$")
-    subnet_ids: tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")], ...] = Field(min_length=1)
+    vpc_id: str = Field(pattern=r"^vpc-([0-9a-f]{8}|[0-9a-f]{17})$")
+    subnet_ids: tuple[Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")], ...] = Field(min_length=1)
     assign_public_ip: bool = False
 
 
@@ -152,6 +175,16 @@ class Deployment(_Model):
     task_memory_mib: int = Field(default=2048, ge=512, le=30720)
     log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = 30
     supervise_seconds: int = Field(default=240, ge=1, le=240)
+
+    @model_validator(mode="after")
+    def _fargate_size(self) -> Self:
+        least, most, step = FARGATE_MEMORY_MIB[self.task_cpu]
+        if not least <= self.task_memory_mib <= most or self.task_memory_mib % step:
+            raise ValueError(
+                f"task_memory_mib: Fargate gives {self.task_cpu} CPU units {least} to {most} MiB in steps of {step}, "
+                f"not {self.task_memory_mib}"
+            )
+        return self
 
 
 class RelayConfig(_Model):

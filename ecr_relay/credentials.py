@@ -1,7 +1,7 @@
 """From a registry's configuration to a client for it: by the program's own role, a role to assume, or a key pair.
 
 Nothing is asked for before the first call that needs it; then it is kept, and renewed before it ends. What is refused
-here is refused for every image, so it is DestinationDown, out of the call that needed it.
+here is refused for every image, so it is RegistryDown, out of the call that needed it.
 """
 
 import json
@@ -20,7 +20,7 @@ from botocore.credentials import (
 )
 
 from ecr_relay import config
-from ecr_relay.errors import DestinationDown
+from ecr_relay.errors import RegistryDown
 from ecr_relay.registries.ecr import CLIENT, PUT_CLIENT, Ecr, translated
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _key_pair(own: boto3.Session, arn: str) -> Callable[[], Metadata]:
             access_key, secret_key = (content[key].strip() for key in _KEYS)
         except (ValueError, KeyError, TypeError, AttributeError):
             # Not a word of what it holds.
-            raise DestinationDown(f"secret {arn}: must be a JSON object with the texts {' and '.join(_KEYS)}") from None
+            raise RegistryDown(f"secret {arn}: must be a JSON object with the texts {' and '.join(_KEYS)}") from None
         return {
             "access_key": access_key,
             "secret_key": secret_key,

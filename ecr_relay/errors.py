@@ -8,7 +8,7 @@ RelayError                an operator reads str(error): what was wrong, where, w
     +-- Permanent         will not; no further attempt
     |   +-- TagTaken      an immutable tag holds another digest
     +-- Missing           the registry lacks what was asked for: manifest, layer or repository
-    +-- DestinationDown   credentials, network or throttling of the destination as a whole
+    +-- RegistryDown      credentials, network or throttling of a registry as a whole: its destination's breaker
 """
 
 import re
@@ -47,8 +47,8 @@ class Missing(CopyError):
     """The registry does not have the manifest, layer or repository that was asked for."""
 
 
-class DestinationDown(CopyError):
-    """The destination as a whole refuses: credentials, network or throttling."""
+class RegistryDown(CopyError):
+    """A registry as a whole refuses: credentials, network or throttling. No image is to blame, so no attempt counts."""
 
 
 # Which side skopeo speaks of. What it says while it reads a blob comes wrapped in what it was writing: read wins.
@@ -85,18 +85,18 @@ _TABLE: Final[tuple[tuple[str, re.Pattern[str], type[CopyError]], ...]] = tuple(
         (_TO, r"RepositoryNotFoundException|ImageNotFoundException", Missing),
         (_TO, r"(?:Layers|ReferencedImages)NotFoundException", Missing),
         (_TO, r"LimitExceededException|would have exceeded a service limit", Permanent),
-        (_TO, r"not authorized to perform: (?:ecr:GetAuthorizationToken|sts:|secretsmanager:)", DestinationDown),
+        (_TO, r"not authorized to perform: (?:ecr:GetAuthorizationToken|sts:|secretsmanager:)", RegistryDown),
         (_TO, r"AccessDenied|not authorized to perform", Permanent),  # of this repository: others may be allowed
-        (_TO, r"UnrecognizedClient|InvalidClientTokenId|ExpiredToken|SignatureDoesNotMatch", DestinationDown),
-        (_TO, r"InvalidSignature|IncompleteSignature|MissingAuthenticationToken|RequestExpired", DestinationDown),
-        (_TO, r"AuthFailure|OptInRequired|SubscriptionRequired|InvalidAccessKeyId", DestinationDown),
-        (_TO, _THROTTLED, DestinationDown),
+        (_TO, r"UnrecognizedClient|InvalidClientTokenId|ExpiredToken|SignatureDoesNotMatch", RegistryDown),
+        (_TO, r"InvalidSignature|IncompleteSignature|MissingAuthenticationToken|RequestExpired", RegistryDown),
+        (_TO, r"AuthFailure|OptInRequired|SubscriptionRequired|InvalidAccessKeyId", RegistryDown),
+        (_TO, _THROTTLED, RegistryDown),
         (_TO, r"InvalidParameterException|InvalidTagParameter|TooManyTags|ValidationException", Permanent),
         # The destination as a whole.
-        (_TO, _AUTHENTICATION, DestinationDown),
-        (_TO, r"pinging container registry|dial tcp|connection refused|no such host|x509:|tls:", DestinationDown),
-        (_TO, r"TLS handshake timeout|network is unreachable|no route to host", DestinationDown),
-        (_TO, r"no space left|insufficient storage|\b507\b", DestinationDown),
+        (_TO, _AUTHENTICATION, RegistryDown),
+        (_TO, r"pinging container registry|dial tcp|connection refused|no such host|x509:|tls:", RegistryDown),
+        (_TO, r"TLS handshake timeout|network is unreachable|no route to host", RegistryDown),
+        (_TO, r"no space left|insufficient storage|\b507\b", RegistryDown),
         # This image at the destination.
         (_TO, r"name unknown|repository name not known", Transient),  # deleted meanwhile: the next attempt creates it
         (_TO, r"blob unknown|required for pushing image", Transient),  # the same, a layer or a child
@@ -113,7 +113,7 @@ def classify(text: str) -> type[CopyError]:
     """The kind of a registry's or skopeo's message; Transient if no row of the table matches.
 
     >>> classify("writing blob: uploading layer chunked: toomanyrequests: Rate exceeded")
-    <class 'ecr_relay.errors.DestinationDown'>
+    <class 'ecr_relay.errors.RegistryDown'>
     """
     text = _NAMES.sub("…", text)
     here = _FROM if _SOURCE.search(text) else _TO

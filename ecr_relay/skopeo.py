@@ -66,6 +66,8 @@ class Skopeo:
         found = shutil.which(executable)
         if not found:
             raise ConfigError(f"{executable} is not installed: it is a package of Debian, Fedora, Alpine and Homebrew")
+        found = str(Path(found).absolute())  # it is started in another folder
+        directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         self._directory = directory
@@ -174,7 +176,6 @@ class Skopeo:
                         tail = (tail + chunk)[-_STDERR_LIMIT:]
                         if not chunk:
                             selector.unregister(stderr)
-                        continue
                 else:
                     _wait(process, _TICK_SECONDS)
                 now = time.monotonic()

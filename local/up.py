@@ -26,6 +26,7 @@ from local.deploy import ROOT, Assembly, Clients, DeployError, deploy, synthesiz
 from local.servers import LocalError, Place, Servers, servers
 
 ENDPOINTS: Final = "endpoints.json"
+LOCK: Final = "lock"
 
 DEFAULT_CONFIG: Final = """\
 # What `ecr-relay local up` uses when it is given no configuration: one account, two regions, two registries.
@@ -99,7 +100,7 @@ def local_cloud(
 ) -> Iterator[LocalCloud]:
     """Start it, and end it when the block does, however that ends. `say` gets the progress.
 
-    `state` keeps logs and endpoints; without it they are in a folder below `build/local` that goes at the end. Raises
+    `state` keeps the logs until it is used again; without it they are in a folder below `build/local` that goes at the end. Raises
     ConfigError, before anything is started, DeployError, and LocalError, also for a `state` that is in use.
     """
     text, parsed = read_config(config)
@@ -111,6 +112,7 @@ def local_cloud(
         state = state.resolve()
         stack.enter_context(_locked(state))
         _clean(state)
+        shutil.rmtree(state / "logs", ignore_errors=True)
         stack.callback(_clean, state)
         say("starting MiniStack and the task engine")
         source = (parsed.source.account, parsed.source.region)
@@ -166,10 +168,18 @@ def main(state: Path | None, config: Path | None) -> int:
 
 @contextlib.contextmanager
 def _locked(state: Path) -> Iterator[None]:
-    """Hold the folder for this process; the system lets go of it however we end. Raises LocalError when it is held."""
+    """Hold the folder for this process; the system lets go of it however we end. Raises LocalError when it is held,
+    and for a folder of somebody else's.
+    """
     try:
         state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("a+", encoding="utf-8")
+        if not (state / LOCK).exists() and any(
+            state.iterdir()
+        ):  # what is below `tmp` and `logs` there, we would delete
+            raise LocalError(
+                f"{state} is not empty, and no state of an earlier `ecr-relay local up`; name a new folder"
+            )
+        lock = (state / LOCK).open("a+", encoding="utf-8")
     except OSError as error:
         raise LocalError(f"{state}: cannot be used for state: {error.strerror}") from None
     with lock:

@@ -9,6 +9,7 @@ import click
 
 from ecr_relay.cli import options
 from ecr_relay.cli.commands import config, deadletters, image, local, observe, steer, sync
+from ecr_relay.cli.screen import ReaderGone
 
 NAME = "ecr-relay"
 _INTERRUPTED = 130
@@ -66,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
             click.echo("ecr-relay: nothing was done", err=True)
             return 1
         return status if isinstance(status, int) else 0
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         _forget_stdout()
         return _PIPE_CLOSED
     except KeyboardInterrupt:

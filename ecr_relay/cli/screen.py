@@ -1,6 +1,7 @@
 """What an operator sees: tables that fit 80 columns, colours on a terminal only (and never with NO_COLOR), JSON."""
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from ecr_relay.operate.log import Line
     from ecr_relay.operate.sync import Step
@@ -32,7 +34,7 @@ STYLES: Final = {
 def emit(answer: "BaseModel", render: "Callable[[Console], None]") -> None:
     """The answer as JSON if that is wanted, else by `render`."""
     if options.json_wanted():
-        click.echo(answer.model_dump_json(indent=2))
+        write(answer.model_dump_json(indent=2))
     else:
         render(console())
 
@@ -43,7 +45,7 @@ def console(*, stderr: bool = False) -> "Console":
 
     class Quiet(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
+            raise ReaderGone
 
     stream = sys.stderr if stderr else sys.stdout
     return Quiet(
@@ -56,7 +58,19 @@ def console(*, stderr: bool = False) -> "Console":
     )
 
 
-def say(console: "Console", text: str, *, style: str = "") -> None:
+class ReaderGone(Exception):
+    """Whoever read our output has closed it, as `head` does. click would make exit status 1 of a BrokenPipeError."""
+
+
+def write(text: str, *, end: str = "\n") -> None:
+    """To stdout, at once. Raises ReaderGone."""
+    try:
+        click.echo(text + end, nl=False)
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
+def say(console: "Console", text: "str | Text", *, style: str = "") -> None:
     """A line as it is: a terminal wraps it, a pipe gets it whole."""
     console.print(text, style=style, soft_wrap=True)
 
@@ -83,16 +97,21 @@ def styled(text: str, style: str | None = None) -> "RenderableType":
     return Text(text, style=style or STYLES.get(text, ""))
 
 
-def facts(values: Mapping[str, object]) -> "Table":
-    """Names and values; what is None is left out."""
-    from rich.table import Table
+def facts(values: Mapping[str, object]) -> "Text":
+    """Names and values; what is None is left out. Words, digests among them, stay whole, so that they can be copied."""
+    from rich.text import Text
 
-    made = Table.grid(padding=(0, 2))
-    made.add_column(no_wrap=True, style="bold")
-    made.add_column(overflow="fold")
-    for name, value in values.items():
-        if value is not None:
-            made.add_row(name, str(value))
+    known = {name: str(value) for name, value in values.items() if value is not None}
+    left = max(map(len, known), default=0) + 2
+    made = Text()
+    for name, value in known.items():
+        fits = max(map(len, value.split()), default=0) <= WIDTH - left
+        indent = left if fits else 2
+        lines = textwrap.wrap(value, WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+        made.append(name, style="bold")
+        made.append(" " * (left - len(name)) if fits else "\n" + " " * indent)
+        made.append(("\n" + " " * indent).join(lines) + "\n")
+    made.rstrip()
     return made
 
 

@@ -6,7 +6,7 @@ from ecr_relay import rules
 from ecr_relay.config import Destination
 from ecr_relay.consume.reap import Reaper
 from ecr_relay.converge import Applied, Busy, Gone, converge
-from ecr_relay.errors import DestinationDown, Malformed
+from ecr_relay.errors import Malformed, RegistryDown
 from ecr_relay.ledger import DigestRecord
 from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
 from ecr_relay.queues import CopyQueue
@@ -138,7 +138,7 @@ class Decider:
         place = self._relay.place(destination, envelope.repository)
         try:
             outcome = converge(self._ledger, place, envelope.tag, as_of=envelope.as_of)
-        except DestinationDown as error:
+        except RegistryDown as error:
             self._ledger.notes.open_breaker(destination.name, str(error))
             return Wait(envelope, f"{type(error).__name__}: {error}")
         match outcome:

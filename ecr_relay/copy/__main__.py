@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from types import FrameType
 from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -32,7 +31,8 @@ def main() -> int:
     try:
         settings = CopierSettings.from_environment(os.environ)
         relay = Composer(settings).relay()
-        return _run(relay, settings.run)
+        with tempfile.TemporaryDirectory(prefix="ecr-relay-") as directory:
+            return _run(relay, settings.run, Skopeo(Path(directory)))
     except RelayError as error:
         _log.error("cannot begin: %s", error)
         return 2
@@ -41,7 +41,7 @@ def main() -> int:
         return 1
 
 
-def _run(relay: Relay, run_id: str) -> int:
+def _run(relay: Relay, run_id: str, skopeo: Skopeo) -> int:
     ledger = relay.ledger
     holder = uuid4().hex
     slot = ledger.slots.begin(run_id, holder)
@@ -50,39 +50,39 @@ def _run(relay: Relay, run_id: str) -> int:
         _log.warning("this run is not mine to do", extra={"run": run_id})
         return 0
     _log.info("begin", extra={"run": run_id, "destination": run.destination, "jobs": len(run.jobs)})
-    exit_status = 0
-    with tempfile.TemporaryDirectory(prefix="ecr-relay-") as directory:
-        try:
-            destination = relay.config.destination(run.destination)
-        except KeyError:
-            for job in run.jobs:
-                error = Transient(f"the configuration has no destination {run.destination!r} any more")
-                ledger.digests.fail(run.target(job), job.digest, run_id, error)
-            ledger.slots.end(slot, holder)
-            return 0
-        copier = Copier(relay, run, destination, Skopeo(Path(directory)))
-        stopping = threading.Lock()
+    try:
+        destination = relay.config.destination(run.destination)
+    except KeyError:
+        error = Transient(f"the configuration has no destination {run.destination!r} any more")
+        for job in run.jobs:
+            ledger.digests.fail(run.target(job), job.digest, run_id, error)
+        ledger.slots.end(slot, holder)
+        return 0
+    stopper = Stopper(Copier(relay, run, destination, skopeo))
+    signal.signal(signal.SIGTERM, lambda *_: stopper.stop(143, "SIGTERM"))
+    lease = Lease(ledger, slot, holder, on_lost=lambda reason: stopper.stop(1, reason))
+    try:
+        copy_all(stopper.copier, run.jobs)
+    finally:
+        lease.end()
+    _log.info("end", extra={"run": run_id, "exit_status": stopper.exit_status})
+    return stopper.exit_status
 
-        def stop(status: int, reason: str) -> None:
-            nonlocal exit_status
-            if stopping.acquire(blocking=False):
-                exit_status = status
-                _log.warning("stopping: %s", reason, extra={"run": run_id})
-                # Not in the signal's own frame: what it interrupted may hold the locks that stop() needs.
-                threading.Thread(target=copier.stop, name="stop").start()
 
-        def terminate(_number: int, _frame: FrameType | None) -> None:
-            stop(143, "SIGTERM")
+class Stopper:
+    """Stops the copier once, for the first reason given; safe to call from a signal's frame."""
 
-        signal.signal(signal.SIGTERM, terminate)
-        signal.signal(signal.SIGINT, terminate)
-        lease = Lease(ledger, slot, holder, on_lost=lambda reason: stop(1, reason))
-        try:
-            copy_all(copier, run.jobs)
-        finally:
-            lease.end()
-    _log.info("end", extra={"run": run_id, "exit_status": exit_status})
-    return exit_status
+    def __init__(self, copier: Copier) -> None:
+        self.copier = copier
+        self.exit_status = 0
+        self._once = threading.Lock()
+
+    def stop(self, exit_status: int, reason: str) -> None:
+        if self._once.acquire(blocking=False):
+            self.exit_status = exit_status
+            _log.warning("stopping: %s", reason)
+            # In a thread: what a signal has interrupted may hold the locks that stopping needs.
+            threading.Thread(target=self.copier.stop, name="stop").start()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import threading
 
 from ecr_relay.config import Destination
 from ecr_relay.converge import JustCopied, Place, converge
-from ecr_relay.errors import CopyError, DestinationDown, TagTaken, Transient
+from ecr_relay.errors import CopyError, RegistryDown, TagTaken, Transient
 from ecr_relay.ledger import Job, Ledger, Run, Target
 from ecr_relay.relay import Relay
 from ecr_relay.skopeo import Skopeo
@@ -89,7 +89,7 @@ class Copier:
 
     def _lost(self, target: Target, job: Job, error: CopyError) -> None:
         digests = self._ledger.digests
-        if isinstance(error, DestinationDown):
+        if isinstance(error, RegistryDown):
             self._ledger.notes.open_breaker(self._destination.name, str(error))
             digests.release(target, job.digest, self._run.id, error)
         elif self._stopped.is_set() or isinstance(error, TagTaken):

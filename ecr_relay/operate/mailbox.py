@@ -26,7 +26,7 @@ ALL: Final = 100_000
 """How many are looked at at the most; SQS lets 120,000 be in flight."""
 BATCH: Final = 10
 """Messages of one call (SQS quotas)."""
-_THREADS: Final = 4
+_THREADS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,18 @@ class Mailbox:
         waiting = int(self._client.get_queue_attributes(**arguments)["Attributes"]["ApproximateNumberOfMessages"])
         workers = _THREADS if waiting > 5 * BATCH else 1
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(self._fetch, limit, enough, done) for _ in range(workers)]
+            futures = [pool.submit(self._fetch, limit, waiting, enough, done) for _ in range(workers)]
             try:
                 for future in futures:
                     future.result()
             finally:
                 done.set()
 
-    def _fetch(self, limit: int, enough: Callable[[Letter], bool], done: threading.Event) -> None:
+    def _fetch(self, limit: int, waiting: int, enough: Callable[[Letter], bool], done: threading.Event) -> None:
         while not done.is_set() and len(self._held) < limit:
-            received = [_letter(message) for message in self._receive()]
+            # With all in hand that there should be, a glance is enough; else it is asked for in earnest.
+            wait = 0 if self._held and len(self._held) >= waiting else WAIT_S
+            received = [_letter(message) for message in self._receive(wait)]
             with self._lock:
                 new = [letter for letter in received if letter.id not in self._held]
                 self._held.update({letter.id: letter for letter in received})
@@ -79,12 +81,12 @@ class Mailbox:
                 # Nothing, or only what was seen before: the round is over.
                 done.set()
 
-    def _receive(self) -> list["MessageTypeDef"]:
+    def _receive(self, wait: int) -> list["MessageTypeDef"]:
         return self._client.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=BATCH,
             VisibilityTimeout=HOLD_S,
-            WaitTimeSeconds=WAIT_S,
+            WaitTimeSeconds=wait,
             MessageSystemAttributeNames=["All"],
         ).get("Messages", [])
 

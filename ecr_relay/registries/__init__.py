@@ -20,7 +20,7 @@ class Login:
 class Registry(Protocol):
     """A registry as source or destination. Repositories are named without the host.
 
-    Every method raises CopyError: Missing where the repository itself is absent, DestinationDown for credentials
+    Every method raises CopyError: Missing where the repository itself is absent, RegistryDown for credentials
     and network, Transient for the rest that may pass.
     """
 

@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
-from ecr_relay.errors import DestinationDown, Transient, classify
+from ecr_relay.errors import RegistryDown, Transient, classify
 from ecr_relay.registries import Login
 
 _PARAMETER: Final = re.compile(r'(\w+)="([^"]*)"')
@@ -61,7 +61,7 @@ class Authorizer:
             self._check(realm)
             headers["Authorization"] = _basic(self._login)
         elif not realm.startswith(("https://", "http://")):
-            raise DestinationDown(f"{self._base} names no usable token service: {realm!r}")
+            raise RegistryDown(f"{self._base} names no usable token service: {realm!r}")
         url = f"{realm}{'&' if '?' in realm else '?'}{query}"
         answer = self._pool.request("GET", url, headers=headers, redirect=False)
         what = f"token service of {self._base} at {urlsplit(realm).netloc}"
@@ -74,11 +74,11 @@ class Authorizer:
             raise Transient(f"{what}: the answer holds no token") from None
 
     def _check(self, realm: str) -> None:
-        """Raises DestinationDown where a login must not go: to another party, or out of TLS."""
+        """Raises RegistryDown where a login must not go: to another party, or out of TLS."""
         ours, theirs = urlsplit(self._base), urlsplit(realm)
         safe = theirs.scheme == "https" or (theirs.scheme, theirs.netloc) == (ours.scheme, ours.netloc)
         if not safe or not _same_party(ours.hostname or "", theirs.hostname or ""):
-            raise DestinationDown(f"{self._base} asks to send the login to {realm!r}, which is not its own: refused")
+            raise RegistryDown(f"{self._base} asks to send the login to {realm!r}, which is not its own: refused")
 
 
 def _same_party(host: str, other: str) -> bool:

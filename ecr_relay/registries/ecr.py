@@ -20,7 +20,7 @@ from botocore.exceptions import (
 )
 
 from ecr_relay.config import NewRepository
-from ecr_relay.errors import CopyError, DestinationDown, Missing, Permanent, TagTaken, Transient, classify
+from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient, classify
 from ecr_relay.images import MANIFEST_MEDIA_TYPES
 from ecr_relay.registries import Login
 
@@ -69,7 +69,7 @@ def translated(what: str) -> Iterator[None]:
         details = error.response.get("Error", {})
         reason = f"{details.get('Code', 'unknown')}: {details.get('Message', 'no message')}"
         if error.operation_name in _IDENTITY:
-            kind: type[CopyError] = DestinationDown
+            kind: type[CopyError] = RegistryDown
             if error.operation_name not in what:  # asked for by the SDK on the way
                 reason = f"{error.operation_name}: {reason}"
         else:
@@ -82,7 +82,7 @@ def translated(what: str) -> Iterator[None]:
     except ParamValidationError as error:
         raise Permanent(f"{what}: {' '.join(str(error).split())}") from error
     except BotoCoreError as error:  # no connection, no credentials
-        raise DestinationDown(f"{what}: {error}") from error
+        raise RegistryDown(f"{what}: {error}") from error
 
 
 class Ecr:
@@ -129,7 +129,7 @@ class Ecr:
             pair = base64.b64decode(data["authorizationToken"], validate=True).decode()
             host = data["proxyEndpoint"].rpartition("://")[2].rstrip("/")
         except (KeyError, IndexError, ValueError):
-            raise DestinationDown(f"{what}: the answer holds no usable token") from None
+            raise RegistryDown(f"{what}: the answer holds no usable token") from None
         username, _, password = pair.partition(":")
         self._last = host, Login(username, password, data.get("expiresAt"))
         return self._last

@@ -11,7 +11,7 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from ecr_relay.config import NewRepository
-from ecr_relay.errors import CopyError, DestinationDown, Missing, Permanent, TagTaken, Transient, classify
+from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient, classify
 from ecr_relay.images import MANIFEST_MEDIA_TYPES, is_digest
 from ecr_relay.registries import Login
 from ecr_relay.registries.challenge import Authorizer
@@ -107,7 +107,7 @@ class Oci:
         try:
             for page in self._pages(f"/v2/_catalog?n={_PAGE}", "registry:catalog:*", what):
                 yield from page.get("repositories") or ()
-        except (Missing, DestinationDown) as error:
+        except (Missing, RegistryDown) as error:
             raise Permanent(f"{error}; name the repositories in the rules, without globs") from error
 
     def images(self, repository: str) -> Iterator[tuple[str | None, str]]:
@@ -226,4 +226,4 @@ def _errors(body: bytes) -> str:
 def _unreachable(what: str, error: HTTPError) -> CopyError:
     cause = getattr(error, "reason", None) or error
     down = isinstance(cause, NewConnectionError | ConnectTimeoutError | SSLError)
-    return (DestinationDown if down else Transient)(f"{what}: {cause}")
+    return (RegistryDown if down else Transient)(f"{what}: {cause}")

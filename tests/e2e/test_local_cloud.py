@@ -228,6 +228,16 @@ def test_a_crash_is_noticed_and_said(module: str, tmp_path: Path) -> None:
         assert alive(processes) == []
 
 
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / "precious").touch()
+    with up(tmp_path) as running:
+        status, said = running.end()
+    assert status == 1
+    assert said.startswith(f"{tmp_path} is not empty, and no state of an earlier `ecr-relay local up`")
+    assert (tmp_path / "tmp" / "precious").exists()
+
+
 def test_interrupted_while_it_starts_it_leaves_nothing(tmp_path: Path) -> None:
     with up(tmp_path / "state") as running:
         processes = until(lambda: found if len(found := descendants(running.process.pid)) >= 2 else None)

@@ -6,8 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aws_cdk import App, Stack
+from aws_cdk import aws_sqs as sqs
 
 from ecr_relay.config import parse
 from stack import app
@@ -116,12 +119,22 @@ def test_the_configuration_by_environment_and_before_it_by_argument(
     assert "argument.toml: cannot be read" in capsys.readouterr().err
 
 
-def test_what_validation_finds_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_validation_finds_is_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = app.build
+
+    def with_a_finding(*arguments: Any, **options: Any) -> App:
+        built = build(*arguments, **options)
+        stack = next(child for child in built.node.children if isinstance(child, Stack))
+        sqs.Queue(stack, "WithoutDeadLetters")
+        return built
+
+    monkeypatch.setattr(app, "build", with_a_finding)
     path = tmp_path / "relay.toml"
-    network = '[deployment.network]\nvpc_id = "vpc-0"\nsubnet_ids = ["subnet-0"]\n'
-    path.write_text(BASE + network, encoding="utf-8")
+    path.write_text(BASE, encoding="utf-8")
     assert app.main(["--config", str(path), "--out", str(tmp_path / "out"), "--bundle-for", "local"]) == 1
-    assert "'vpc-0' does not match format" in capsys.readouterr().err
+    assert "ValidationFailed" in capsys.readouterr().err
 
 
 def test_what_cannot_be_bundled_is_status_1(

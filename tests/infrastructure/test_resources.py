@@ -54,7 +54,7 @@ def test_the_reconcile(example: Synthesized) -> None:
     name, function = example.one("AWS::Lambda::Function", "Reconcile")
     assert function["Handler"] == "handlers.reconcile.handler"
     assert function["Timeout"] == 900
-    assert function["ReservedConcurrentExecutions"] == 1
+    assert function["ReservedConcurrentExecutions"] == 2
     assert "RecursiveLoop" not in function
     assert example.output("ReconcileFunction") == {"Ref": name}
 

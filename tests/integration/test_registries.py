@@ -9,7 +9,7 @@ import pytest
 from moto import mock_aws
 
 from ecr_relay.config import NewRepository
-from ecr_relay.errors import CopyError, DestinationDown, Missing, Permanent, TagTaken, Transient
+from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient
 from ecr_relay.registries import Login, Registry
 from ecr_relay.registries.ecr import Ecr
 from ecr_relay.registries.oci import Oci
@@ -184,7 +184,7 @@ def test_ping(start_registry: Start) -> None:
     registry = start_registry(USER)
     Oci(registry.host, scheme="http", login=USER).ping()
     for login in (None, Login("relay", "wrong")):
-        with pytest.raises(DestinationDown, match="401 Unauthorized"):
+        with pytest.raises(RegistryDown, match="401 Unauthorized"):
             Oci(registry.host, scheme="http", login=login).ping()
 
 
@@ -198,7 +198,7 @@ def test_a_wrong_password(start_registry: Start) -> None:
         lambda: list(oci.images("app")),
         lambda: oci.put_tag("app", digest, "2"),
     ):
-        with pytest.raises(DestinationDown, match="401 Unauthorized") as caught:
+        with pytest.raises(RegistryDown, match="401 Unauthorized") as caught:
             call()
         assert "wrong" not in str(caught.value)
 
@@ -206,7 +206,7 @@ def test_a_wrong_password(start_registry: Start) -> None:
 def test_nobody_listens(start_registry: Start) -> None:
     registry = start_registry()
     registry.stop()
-    with pytest.raises(DestinationDown, match="Connection refused"):
+    with pytest.raises(RegistryDown, match="Connection refused"):
         Oci(registry.host, scheme="http").resolve("app", "1")
 
 

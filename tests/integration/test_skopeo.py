@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ecr_relay.errors import ConfigError, CopyError, DestinationDown, Missing, Permanent, TagTaken, Transient
+from ecr_relay.errors import ConfigError, CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient
 from ecr_relay.registries import Login
 from ecr_relay.skopeo import Skopeo
 from local import images
@@ -121,8 +121,7 @@ def test_copies_share_what_they_know_of_layers(
 
 
 def test_one_first_and_then_many_at_once(source: DockerRegistry, destination: DockerRegistry, skopeo: Skopeo) -> None:
-    """As the copier does. A layer that all push at once would be written many times: a docker-registry on a file
-    system truncates its link while others read it, and answers 500."""
+    """As the copier does: of a layer that all push at once, a docker-registry has answered 500 to who asked for it."""
     first, *others = [source.push_image("app", layers=(b"shared", f"own {number}".encode())) for number in range(12)]
     skopeo.copy(f"{source.host}/app", first, f"{destination.host}/app")
     with ThreadPoolExecutor(8) as pool:
@@ -179,7 +178,7 @@ def test_a_wrong_password_for_the_destination(
     digest = source.push_image("app")
     for login in (Login("relay", "wrong"), None):
         skopeo.login({destination.host: login})
-        with pytest.raises(DestinationDown, match="authentication required"):
+        with pytest.raises(RegistryDown, match="authentication required"):
             skopeo.copy(f"{source.host}/app", digest, f"{destination.host}/app")
 
 
@@ -197,7 +196,7 @@ def test_a_wrong_password_for_the_source_does_not_stop_the_destination(
 def test_nobody_listens(source: DockerRegistry, destination: DockerRegistry, skopeo: Skopeo) -> None:
     digest = source.push_image("app")
     allow_plain_http(Path(os.environ["HOME"]), [source.host, NOWHERE])
-    with pytest.raises(DestinationDown, match="connection refused"):
+    with pytest.raises(RegistryDown, match="connection refused"):
         skopeo.copy(f"{source.host}/app", digest, f"{NOWHERE}/app")
     with pytest.raises(Transient, match="connection refused"):
         skopeo.copy(f"{NOWHERE}/app", digest, f"{source.host}/copied")
@@ -216,9 +215,9 @@ NOT_AUTHORIZED = (
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        (Fault("PUT .*manifests", 429, said("TOOMANYREQUESTS", "Rate exceeded")), DestinationDown),
-        (Fault("PATCH .*uploads", 429, said("TOOMANYREQUESTS", "Rate exceeded")), DestinationDown),
-        (Fault("HEAD .*blobs", 429, headers={"Retry-After": "0"}), DestinationDown),
+        (Fault("PUT .*manifests", 429, said("TOOMANYREQUESTS", "Rate exceeded")), RegistryDown),
+        (Fault("PATCH .*uploads", 429, said("TOOMANYREQUESTS", "Rate exceeded")), RegistryDown),
+        (Fault("HEAD .*blobs", 429, headers={"Retry-After": "0"}), RegistryDown),
         (Fault("PUT .*manifests", 500, b"<html>"), Transient),
         (Fault("POST .*uploads", 502, b"<html>"), Transient),
         (Fault("PATCH .*uploads", 503, b"<html>"), Transient),
@@ -226,7 +225,7 @@ NOT_AUTHORIZED = (
         (Fault("PATCH .*uploads", cut_after=0), Transient),
         (Fault("PUT .*manifests", cut_after=0), Transient),
         (Fault("PUT .*manifests", 403, said("DENIED", NOT_AUTHORIZED)), Permanent),
-        (Fault("POST .*uploads", 403, said("DENIED", "Your authorization token has expired.")), DestinationDown),
+        (Fault("POST .*uploads", 403, said("DENIED", "Your authorization token has expired.")), RegistryDown),
         (Fault("HEAD .*blobs", 403), Transient),
         (
             Fault("POST .*uploads", 404, said("NAME_UNKNOWN", "The repository with name 'app' does not exist")),
@@ -352,7 +351,7 @@ def test_the_destination_dies_in_the_middle(
         with pytest.raises(CopyError) as caught:
             copying.result(timeout=30)
         assert type(caught.value) is Transient, caught.value
-    with pytest.raises(DestinationDown, match="connection refused"):
+    with pytest.raises(RegistryDown, match="connection refused"):
         skopeo.copy(f"{source.host}/app", digest, f"{destination.host}/app")
     destination.start()
     skopeo.copy(f"{source.host}/app", digest, f"{destination.host}/app")
@@ -421,7 +420,7 @@ def test_a_developers_own_logins_are_not_used(
     (skopeo_auth := docker / "config.json").write_text((Path(os.environ["HOME"]).parent / "work/auth.json").read_text())
     assert destination.host in skopeo_auth.read_text()
     skopeo.login({})
-    with pytest.raises(DestinationDown, match="authentication required"):
+    with pytest.raises(RegistryDown, match="authentication required"):
         skopeo.copy(f"{source.host}/app", source.push_image("app"), f"{destination.host}/app")
 
 

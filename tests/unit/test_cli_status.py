@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ecr_relay.config import RelayConfig
-from ecr_relay.errors import DestinationDown, Transient
+from ecr_relay.errors import RegistryDown, Transient
 from ecr_relay.ledger import Target, now_ms
 from ecr_relay.operate import status as operate
 from tests.unit.conftest import ACCOUNT, CONFIG, REGION
@@ -262,7 +262,7 @@ def test_no_permission_on_the_ledger(office: Office) -> None:
 
 def test_a_destination_that_is_down_leaves_images_waiting(office: Office) -> None:
     _, event = office.world.push("team/app", "one", "1.0")
-    office.world.skopeo.fail = [DestinationDown("no such host")]
+    office.world.skopeo.fail = [RegistryDown("no such host")]
     office.send(event)
     office.consume(rounds=2)
     answer = office.json("status")

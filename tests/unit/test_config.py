@@ -93,6 +93,31 @@ def test_a_mistake_is_a_line_that_names_the_key(change: tuple[str, str], line: s
         assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "[deployment]\ntask_memory_mib = 512",
+            "deployment: task_memory_mib: Fargate gives 1024 CPU units 2048 to 8192 MiB",
+        ),
+        (
+            "[destinations.new_repository]\nlifecycle_policy = '{'",
+            "destinations[0].new_repository.lifecycle_policy: not JSON",
+        ),
+        (
+            "[destinations.new_repository]\nlifecycle_policy = '{}'",
+            "new_repository.lifecycle_policy: 2 characters; ECR takes",
+        ),
+        (
+            "[deployment.network]\nvpc_id = 'vpc-1'\nsubnet_ids = ['subnet-12345678']",
+            "deployment.network.vpc_id: 'vpc-1' does",
+        ),
+    ],
+)
+def test_what_aws_would_refuse_is_refused_here(text: str, line: str) -> None:
+    assert line in refusal(f"{GOOD}\n{text}")
+
+
 def test_names_and_targets_are_unique() -> None:
     again = GOOD[GOOD.index("[[") :]
     assert "destinations[1].name: 'west' is used twice" in refusal(GOOD + again)

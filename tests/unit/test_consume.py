@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ecr_relay.config import RelayConfig
-from ecr_relay.errors import DestinationDown, Permanent, Transient
+from ecr_relay.errors import Permanent, RegistryDown, Transient
 from ecr_relay.ledger import Target
 from ecr_relay.ledger.slots import RECONCILE_SLOTS, SLOTS
 from ecr_relay.tasks import LaunchRefused, LaunchUnknown
@@ -232,7 +232,7 @@ def test_a_host_that_vanishes_is_found_by_its_lease(world: World) -> None:
 
 def test_a_destination_that_is_down_fails_nothing_and_is_left_alone_for_a_while(world: World) -> None:
     digest, event = world.push("team/app", "one", "1.0")
-    world.skopeo.fail = [DestinationDown("authorization token has expired")]
+    world.skopeo.fail = [RegistryDown("authorization token has expired")]
     assert world.consume(world.delivery(event)) == []
     (waiting,) = world.queue.deferred
     assert world.consume(world.delivery(waiting.body())) == []

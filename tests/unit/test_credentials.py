@@ -13,7 +13,7 @@ from moto import mock_aws
 
 from ecr_relay import credentials
 from ecr_relay.config import Credentials, EcrRegistry
-from ecr_relay.errors import DestinationDown
+from ecr_relay.errors import RegistryDown
 from ecr_relay.registries.ecr import Ecr
 
 OURS, THEIRS = "123456789012", "210987654321"
@@ -126,7 +126,7 @@ def test_a_rotated_key_pair_is_picked_up(watched: Watched, monkeypatch: pytest.M
 )
 def test_a_secret_without_its_keys(content: Any, watched: Watched) -> None:
     ecr = watched.registry(credentials=Credentials(secret_arn=secret(content)))
-    with pytest.raises(DestinationDown, match="the texts access_key_id and secret_access_key") as caught:
+    with pytest.raises(RegistryDown, match="the texts access_key_id and secret_access_key") as caught:
         ecr.login()
     assert "hunter2" not in str(caught.value)
     assert "AKIA" not in str(caught.value)
@@ -135,7 +135,7 @@ def test_a_secret_without_its_keys(content: Any, watched: Watched) -> None:
 def test_no_such_secret(watched: Watched) -> None:
     arn = f"arn:aws:secretsmanager:us-west-2:{OURS}:secret:nothing-a1b2c3"
     ecr = watched.registry(credentials=Credentials(secret_arn=arn))
-    with pytest.raises(DestinationDown, match=f"reading secret {arn}: GetSecretValue: ResourceNotFoundException: "):
+    with pytest.raises(RegistryDown, match=f"reading secret {arn}: GetSecretValue: ResourceNotFoundException: "):
         ecr.resolve("app", "1")
 
 
@@ -146,5 +146,5 @@ def test_a_role_that_we_may_not_assume(watched: Watched, monkeypatch: pytest.Mon
 
     ecr = watched.registry(credentials=Credentials(role_arn=ROLE))
     watched.session.events.register("before-send.sts", refuse)
-    with pytest.raises(DestinationDown, match=f"assuming {ROLE}: AssumeRole: AccessDenied: not authorized"):
+    with pytest.raises(RegistryDown, match=f"assuming {ROLE}: AssumeRole: AccessDenied: not authorized"):
         ecr.has("app", "sha256:" + "0" * 64)

@@ -19,7 +19,7 @@ from botocore.exceptions import (
 from botocore.stub import Stubber
 
 from ecr_relay.config import NewRepository
-from ecr_relay.errors import CopyError, DestinationDown, Missing, Permanent, TagTaken, Transient
+from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient
 from ecr_relay.images import MANIFEST_MEDIA_TYPES
 from ecr_relay.registries import Registry
 from ecr_relay.registries.ecr import CLIENT, PUT_CLIENT, Ecr, translated
@@ -104,7 +104,7 @@ def test_a_token_is_used_while_it_has_hours_left(ecr: Ecr, aws: Stubber) -> None
 @pytest.mark.parametrize("answer", [{"authorizationData": []}, {"authorizationData": [{"authorizationToken": "%"}]}])
 def test_no_token(answer: dict[str, Any], ecr: Ecr, aws: Stubber) -> None:
     aws.add_response("get_authorization_token", answer)
-    with pytest.raises(DestinationDown, match="no usable token"):
+    with pytest.raises(RegistryDown, match="no usable token"):
         ecr.login()
 
 
@@ -264,11 +264,11 @@ NOT_AUTHORIZED = "User: arn:aws:sts::123456789012:assumed-role/relay/task is not
 @pytest.mark.parametrize(
     ("code", "message", "status", "kind"),
     [
-        ("ThrottlingException", "Rate exceeded", 400, DestinationDown),
-        ("TooManyRequestsException", "Too Many Requests", 429, DestinationDown),
-        ("ExpiredTokenException", "The security token included in the request is expired", 400, DestinationDown),
-        ("UnrecognizedClientException", "The security token included in the request is invalid.", 400, DestinationDown),
-        ("InvalidSignatureException", "Signature expired: 20260101T000000Z is now earlier", 400, DestinationDown),
+        ("ThrottlingException", "Rate exceeded", 400, RegistryDown),
+        ("TooManyRequestsException", "Too Many Requests", 429, RegistryDown),
+        ("ExpiredTokenException", "The security token included in the request is expired", 400, RegistryDown),
+        ("UnrecognizedClientException", "The security token included in the request is invalid.", 400, RegistryDown),
+        ("InvalidSignatureException", "Signature expired: 20260101T000000Z is now earlier", 400, RegistryDown),
         (
             "AccessDeniedException",
             NOT_AUTHORIZED + "BatchGetImage on resource: arn:aws:ecr:r:a:repository/app",
@@ -292,17 +292,17 @@ def test_refusals(code: str, message: str, status: int, kind: type[CopyError], e
 
 def test_who_may_not_log_in_may_do_nothing(ecr: Ecr, aws: Stubber) -> None:
     aws.add_client_error("get_authorization_token", "AccessDeniedException", NOT_AUTHORIZED + "GetAuthorizationToken")
-    with pytest.raises(DestinationDown):
+    with pytest.raises(RegistryDown):
         ecr.login()
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (EndpointConnectionError(endpoint_url="https://api.ecr"), DestinationDown),
-        (ConnectTimeoutError(endpoint_url="https://api.ecr"), DestinationDown),
-        (SSLError(endpoint_url="https://api.ecr", error=OSError("certificate verify failed")), DestinationDown),
-        (NoCredentialsError(), DestinationDown),
+        (EndpointConnectionError(endpoint_url="https://api.ecr"), RegistryDown),
+        (ConnectTimeoutError(endpoint_url="https://api.ecr"), RegistryDown),
+        (SSLError(endpoint_url="https://api.ecr", error=OSError("certificate verify failed")), RegistryDown),
+        (NoCredentialsError(), RegistryDown),
         (ReadTimeoutError(endpoint_url="https://api.ecr"), Transient),
     ],
     ids=lambda value: type(value).__name__,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ecr_relay.config import NewRepository
-from ecr_relay.errors import CopyError, DestinationDown, Missing, Permanent, Transient
+from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, Transient
 from ecr_relay.registries import Login, Registry
 from ecr_relay.registries.challenge import _same_party
 from ecr_relay.registries.oci import Oci
@@ -177,7 +177,7 @@ def test_a_wrong_password_at_the_token_service(server: Server) -> None:
     refused = token("", authorization=BASIC)
     refused.status = 401
     server.expected = [Exchange(HEAD, 401, challenge()), refused]
-    with pytest.raises(DestinationDown, match=r"token service of .*: 401 Unauthorized") as caught:
+    with pytest.raises(RegistryDown, match=r"token service of .*: 401 Unauthorized") as caught:
         oci(server, LOGIN).resolve("app", "1")
     assert "hunter2" not in str(caught.value)
 
@@ -192,7 +192,7 @@ def test_a_repository_that_a_token_does_not_open(server: Server) -> None:
 @pytest.mark.parametrize("realm", ["http://127.0.0.2:1/token", "https://thief.example/token", "ftp://{host}/", ""])
 def test_a_login_goes_to_no_other_party(realm: str, server: Server) -> None:
     server.expected = [Exchange(HEAD, 401, challenge(realm))]
-    with pytest.raises(DestinationDown, match="not its own: refused"):
+    with pytest.raises(RegistryDown, match="not its own: refused"):
         oci(server, LOGIN).resolve("app", "1")
 
 
@@ -330,7 +330,7 @@ def test_a_public_registry_lists_no_repositories(status: int, server: Server) ->
             "the tags of app in .*: 404 Not Found: name unknown: repository name not known",
         ),
         (Exchange(TAGS, 403, {}, b'{"errors":[{"code":"DENIED"}]}'), Permanent, "403 Forbidden: denied: "),
-        (Exchange(TAGS, 401), DestinationDown, "401 Unauthorized"),
+        (Exchange(TAGS, 401), RegistryDown, "401 Unauthorized"),
         (Exchange(TAGS, 500, {}, b"<html>"), Transient, "500 Internal Server Error"),
         (Exchange(TAGS, 418, {}, b'{"errors":"odd"}'), Transient, "418"),
     ],

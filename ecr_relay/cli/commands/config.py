@@ -64,9 +64,9 @@ def show(file: Path | None) -> None:
         except (ConfigError, OSError) as error:
             raise _unusable(error) from None
     if options.json_wanted():
-        click.echo(effective.model_dump_json(indent=2))
+        screen.write(effective.model_dump_json(indent=2))
     else:
-        click.echo(configuration.to_toml(effective), nl=False)
+        screen.write(configuration.to_toml(effective), end="")
 
 
 @config.command()

@@ -104,7 +104,7 @@ def _show(console: "Console", answer: "Opened") -> None:
             "log stream": answer.log_stream,
         }
     )
-    console.print(facts)
+    screen.say(console, facts)
     screen.say(console, "\nmessage", style="bold")
     screen.say(console, answer.body)
     if answer.log:

@@ -33,13 +33,14 @@ def explain(image: "Reference") -> None:
 def _explain(console: "Console", answer: "Explanation") -> None:
     source = {"source has": answer.digest or ("not known: " + answer.answer if answer.answer else "nothing")}
     screen.say(console, screen.image(answer.repository, answer.tag, answer.digest), style="bold")
-    console.print(screen.facts(source))
+    screen.say(console, screen.facts(source))
     for place in answer.places:
         console.print()
         screen.say(console, f"{place.destination}: {place.repository}", style="bold")
         has = f"not known: {place.answer}" if place.answer else place.digest or "nothing"
         selected = ", ".join(f"rules[{index}]" for index in place.selected_by)
-        console.print(
+        screen.say(
+            console,
             screen.facts(
                 {
                     "has": has,
@@ -55,7 +56,7 @@ def _explain(console: "Console", answer: "Explanation") -> None:
                     "log stream": place.log_stream,
                     "next": place.next,
                 }
-            )
+            ),
         )
 
 

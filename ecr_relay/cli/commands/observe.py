@@ -36,7 +36,7 @@ def status(repository: str | None, watch: bool, interval: float) -> None:
         return
     if options.json_wanted():
         while True:
-            click.echo(operate.status(deployment, repository).model_dump_json())
+            screen.write(operate.status(deployment, repository).model_dump_json())
             time.sleep(interval)
     console = screen.console()
     if not console.is_terminal:
@@ -61,10 +61,11 @@ def _status(answer: "Status") -> "RenderableType":
         screen.styled(f"{answer.stack} in {answer.region}, {answer.at:%Y-%m-%d %H:%M:%S} UTC", "bold"),
         screen.facts(_summary(answer)),
     ]
-    if answer.running:
+    alive = [entry for entry in answer.running if entry.phase != "ended"]
+    if alive:
         shown = screen.table("task", "to", "lane", "phase", "age", "images", fold=("task", "images"), right=("age",))
-        for entry in answer.running:
-            phase = entry.phase if entry.lease_seconds >= 0 or entry.phase == "ended" else "overdue"
+        for entry in alive:
+            phase = entry.phase if entry.lease_seconds >= 0 else "overdue"
             shown.add_row(
                 screen.task(entry.task),
                 entry.destination,
@@ -93,11 +94,13 @@ def _status(answer: "Status") -> "RenderableType":
 
 def _summary(answer: "Status") -> dict[str, object]:
     queue, failures, record = answer.queue, answer.failures, answer.reconcile
+    ended = sum(entry.phase == "ended" for entry in answer.running)
     lines: dict[str, object] = {
         "queue": f"{queue.waiting} waiting, {queue.in_flight} in flight, {queue.delayed} delayed"
         + ("; PAUSED (`ecr-relay resume`)" if answer.consuming is False else ""),
         "dead letters": f"{answer.dead_letters}" + (" (`ecr-relay dlq list`)" if answer.dead_letters else ""),
-        "running": f"{len(answer.running)} of {answer.slots} slots",
+        "running": f"{len(answer.running) - ended} of {answer.slots} slots"
+        + (f" ({ended} more not given back yet by tasks that have ended)" if ended else ""),
         "failures": f"{failures.exhausted} given up, {failures.failed} to be tried again, "
         f"{failures.waiting} given back (last day)",
     }

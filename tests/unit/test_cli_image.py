@@ -1,0 +1,315 @@
+"""`ecr-relay explain`, `logs`, `copy`, `wait`, `verify`, `pause`, `resume` and `doctor`."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ecr_relay.config import RelayConfig
+from ecr_relay.errors import RegistryDown, Permanent, Transient
+from ecr_relay.ledger import Target, now_ms
+from ecr_relay.messages import Envelope
+from ecr_relay.operate import wait as waiting
+from tests.unit.conftest import ACCOUNT, CONFIG, REGION
+from tests.unit.office import LOG_GROUP, Office, opened, refused
+
+SOURCE = f"{ACCOUNT}.{REGION}"
+RULES = [{"repositories": ["team/*"], "tags": ["*"], "exclude_tags": ["*-dev"]}]
+
+
+@pytest.fixture
+def office(monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    monkeypatch.setattr(waiting, "POLL_S", 0.02)
+    with opened(RelayConfig.model_validate_json(json.dumps({**CONFIG, "rules": RULES})), monkeypatch) as office:
+        yield office
+
+
+def copied(office: Office, tag: str = "1.0") -> str:
+    digest, event = office.world.push("team/app", tag, tag)
+    office.send(event)
+    office.consume()
+    return digest
+
+
+def place(office: Office, image: str) -> Any:
+    [found] = office.json("explain", image)["places"]
+    return found
+
+
+def test_explain_an_image_that_is_there(office: Office) -> None:
+    digest = copied(office)
+    answer = office.json("explain", "team/app:1.0")
+    assert {name: answer[name] for name in ("repository", "tag", "digest", "answer")} == {
+        "repository": "team/app",
+        "tag": "1.0",
+        "digest": digest,
+        "answer": None,
+    }
+    [found] = answer["places"]
+    assert (found["destination"], found["repository"], found["selected_by"]) == ("west", "team/app", [0])
+    assert (found["digest"], found["there"], found["status"]) == (digest, True, "copied")
+    assert found["next"] == "nothing: it is there"
+    shown = office.run("explain", "team/app:1.0").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert digest in shown
+
+
+def test_explain_what_happens_next(office: Office) -> None:
+    digest, event = office.world.push("team/app", "one", "1.0")
+    assert place(office, "team/app:1.0")["next"].startswith("its message is on its way")
+    office.world.skopeo.fail = [Transient("blob lost")] * 3
+    office.send(event)
+    office.consume()
+    found = place(office, "team/app:1.0")
+    assert (found["status"], found["attempts"], found["error"]) == ("failed", 1, "blob lost")
+    assert found["next"] == "attempt 1 of 3 failed; the next comes within minutes"
+    office.consume(rounds=3)
+    found = place(office, "team/app:1.0")
+    assert (found["status"], found["there"], found["next"][:8]) == ("exhausted", False, "given up")
+    office.world.ledger.notes.open_breaker("west", "token has expired")
+    assert "token has expired" in place(office, "team/app:1.0")["next"]
+    digests = office.world.ledger.digests
+    target = Target(SOURCE, "west", "team/app")
+    assert digests.claim(digests.get(target, digest), "run-9", now_ms())
+
+
+def test_explain_a_copy_that_runs(office: Office) -> None:
+    digest = office.world.source.push("team/app", "one", "1.0")
+    digests = office.world.ledger.digests
+    assert digests.claim(digests.get(Target(SOURCE, "west", "team/app"), digest), "run-9", now_ms())
+    assert place(office, "team/app:1.0")["next"] == "run run-9 copies it"
+    assert (
+        place(office, f"team/app@{digest}")["next"]
+        == "nothing: no rule wants images without a tag for this destination"
+    )
+
+
+def test_explain_what_no_rule_selects_or_the_source_lacks(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0-dev")
+    found = place(office, "team/app:1.0-dev")
+    assert (found["selected_by"], found["next"]) == ([], "nothing: no rule selects it for this destination")
+    assert place(office, "team/app:2.0")["next"] == "nothing: the source does not have it"
+
+
+def test_explain_with_registries_that_refuse(office: Office) -> None:
+    copied(office)
+    office.world.west.fail = [RegistryDown("no such host")]
+    found = place(office, "team/app:1.0")
+    assert (found["there"], found["answer"]) == (None, "RegistryDown: no such host")
+    office.world.source.fail = [RegistryDown("token has expired")] * 2
+    answer = office.json("explain", "team/app:1.0")
+    assert (answer["digest"], answer["answer"]) == (None, "RegistryDown: token has expired")
+    assert office.run("explain", "team/app:1.0").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["explain", "copy", "logs"])
+def test_what_is_no_image_is_wrong_usage(office: Office, command: str) -> None:
+    for image in ("Team/App:1", "team/app@sha256:123", "team/app:-"):
+        result = office.run(command, image)
+        assert (result.exit_code, "Invalid value for 'IMAGE'" in result.stderr) == (2, True)
+    if command != "logs":
+        result = office.run(command, "team/app")
+        assert (result.exit_code, "has neither tag nor digest" in result.stderr) == (2, True)
+
+
+def test_the_sources_host_before_an_image_is_taken_off(office: Office) -> None:
+    digest = copied(office)
+    for host in ("123456789012.dkr.ecr.us-east-1.amazonaws.com", "127.0.0.1:5000"):
+        assert office.json("explain", f"{host}/team/app:1.0")["digest"] == digest
+
+
+def test_logs_of_the_last_copy(office: Office) -> None:
+    digest = copied(office)
+    stream = place(office, "team/app:1.0")["log_stream"]
+    assert office.json("logs", "team/app:1.0")["logs"][0]["lines"] == []
+    assert "no lines" in office.run("logs", "team/app:1.0").stdout
+    office.logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
+    line = {"level": "INFO", "message": "copied", "digest": digest, "milliseconds": 12}
+    lines = [json.dumps(line), "Traceback …"]
+    office.logs.put_log_events(
+        logGroupName=LOG_GROUP,
+        logStreamName=stream,
+        logEvents=[{"timestamp": now_ms(), "message": line} for line in lines],
+    )
+    [log] = office.json("logs", f"team/app@{digest}", "--destination", "west")["logs"]
+    assert (log["log_group"], log["log_stream"], log["digest"]) == (LOG_GROUP, stream, digest)
+    assert [(line["level"], line["message"]) for line in log["lines"]] == [("INFO", "copied"), ("", "Traceback …")]
+    assert "INFO copied milliseconds=12" in office.run("logs", "team/app:1.0").stdout
+    assert len(office.json("logs", "team/app:1.0", "--lines", "1")["logs"][0]["lines"]) == 1
+
+
+def test_logs_of_what_was_never_copied(office: Office) -> None:
+    result = office.run("logs", "team/app:1.0")
+    assert (result.exit_code, "the ledger knows no copy of team/app:1.0" in result.stderr) == (1, True)
+
+
+def test_copy_enqueues_what_a_push_would(office: Office) -> None:
+    digest = office.world.source.push("team/app", "one", "1.0")
+    assert office.json("copy", "team/app:1.0") == {
+        "repository": "team/app",
+        "tag": "1.0",
+        "digest": digest,
+        "destinations": ["west"],
+        "forced": False,
+    }
+    [message] = office.sqs.receive_message(QueueUrl=office.queue_url, VisibilityTimeout=0)["Messages"]
+    envelope = Envelope.model_validate_json(message["Body"])
+    assert (envelope.lane, envelope.destination, envelope.as_of) == ("push", "west", None)
+    office.consume()
+    assert office.world.west.content["team/app"].tags == {"1.0": digest}
+
+
+def test_a_forced_copy_does_not_believe_the_ledger(office: Office) -> None:
+    digest = copied(office)
+    office.world.west.delete("team/app", digest)
+    office.run("copy", "team/app:1.0")
+    office.consume()
+    assert office.world.west.content["team/app"].tags == {}
+    assert office.run("copy", "team/app:1.0", "--force").stdout == "team/app:1.0 is enqueued for west\n"
+    office.consume()
+    assert office.world.west.content["team/app"].tags == {"1.0": digest}
+
+
+@pytest.mark.parametrize(
+    ("image", "arguments", "status", "reason"),
+    [
+        ("team/app:2.0", [], 1, "the source does not have team/app:2.0"),
+        ("team/app:1.0-dev", [], 1, "no rule selects team/app:1.0-dev"),
+        ("team/app:1.0", ["--destination", "south"], 2, "'south' is not a destination; there are: west"),
+    ],
+)
+def test_copies_that_would_come_to_nothing_are_refused(
+    office: Office, image: str, arguments: list[str], status: int, reason: str
+) -> None:
+    for tag in ("1.0", "1.0-dev"):
+        office.world.source.push("team/app", tag, tag)
+    result = office.run("copy", image, *arguments)
+    assert (result.exit_code, reason in result.stderr) == (status, True)
+    assert office.depth(office.queue_url) == 0
+
+
+def test_wait_ends_when_the_destination_has_it(office: Office) -> None:
+    digest, event = office.world.push("team/app", "one", "1.0")
+    result = office.run("wait", "team/app:1.0", "--destination", "west", "--timeout", "0.1")
+    assert (result.exit_code, "is not at west after 0.1 s" in result.stderr) == (1, True)
+    office.send(event)
+    office.consume()
+    answer = office.json("wait", "team/app:1.0", "--destination", "west")
+    assert (answer["digest"], answer["image"]) == (digest, f"west.test/team/app@{digest}")
+    assert office.run("wait", f"team/app@{digest}", "--destination", "west").stdout == f"west.test/team/app@{digest}\n"
+
+
+def test_wait_needs_no_ledger_for_what_was_there_before(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    office.world.west.push("team/app", "one", "1.0")
+    assert office.run("wait", "team/app:1.0", "--destination", "west").exit_code == 0
+
+
+def test_wait_fails_at_once_when_the_copy_is_given_up(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "GRACE_S", 0.05)
+    _, event = office.world.push("team/app", "one", "1.0")
+    office.world.skopeo.fail = [Permanent("manifest invalid")]
+    office.bury(event)
+    result = office.run("wait", "team/app:1.0", "--destination", "west", "--timeout", "30")
+    assert result.exit_code == 1
+    assert result.stderr == "ecr-relay: team/app:1.0 was given up: Permanent: manifest invalid\n"
+
+
+def test_wait_for_what_will_never_come(office: Office) -> None:
+    for image, destination, status in (("team/app:9", "west", 1), ("team/app:9", "south", 2)):
+        assert office.run("wait", image, "--destination", destination).exit_code == status
+    assert office.run("wait", "team/app:1.0").exit_code == 2
+
+
+def test_verify_proves_that_both_sides_are_equal(office: Office) -> None:
+    digest = copied(office)
+    office.world.source.push("team/app", "dev", "1.0-dev")
+    assert office.json("verify") == {"repositories": 1, "images": 1, "different": [], "unverified": []}
+    other = office.world.source.push("team/app", "two", "1.0")
+    answer = office.json("verify", "--repository", "team/*", status=1)
+    assert answer["different"] == [
+        {"destination": "west", "repository": "team/app", "tag": "1.0", "digest": other, "there": digest}
+    ]
+    shown = office.run("verify").stdout
+    assert "1 image in 1 repository: 1 different, 0 not compared" in shown
+    assert office.json("verify", "--repository", "other")["repositories"] == 0
+
+
+def test_what_cannot_be_compared_is_not_proved(office: Office) -> None:
+    copied(office)
+    office.world.west.fail = [Transient("throttled")]
+    answer = office.json("verify", status=1)
+    assert answer["unverified"] == [{"destination": "west", "repository": "team/app", "error": "Transient: throttled"}]
+    office.world.source.fail = [RegistryDown("no credentials")]
+    result = office.run("verify")
+    assert (result.exit_code, result.stderr) == (1, "ecr-relay: no credentials\n")
+
+
+def test_pause_and_resume(office: Office) -> None:
+    assert office.json("pause") == {"consuming": False, "changed": True, "state": "Disabled"}
+    assert office.plane.mappings["mapping"]["State"] == "Disabled"
+    assert office.run("pause").stdout == "paused, as before; the event source mapping is disabled\n"
+    assert office.json("resume") == {"consuming": True, "changed": True, "state": "Enabled"}
+
+
+def test_a_mapping_that_is_gone(office: Office) -> None:
+    office.plane.mappings.clear()
+    result = office.run("pause")
+    assert (result.exit_code, "has no event source mapping" in result.stderr) == (1, True)
+
+
+def test_doctor_finds_nothing_wrong(office: Office) -> None:
+    copied(office)
+    answer = office.json("doctor")
+    assert {check["name"]: check["result"] for check in answer["checks"]} == dict.fromkeys(
+        (
+            "configuration",
+            "redrive policy",
+            "consuming",
+            "reserved concurrency",
+            "Lambda quota",
+            "dead letters",
+            "lost events",
+            "leases",
+            "west: breaker",
+            "source",
+            "west: registry",
+        ),
+        "fine",
+    )
+    assert max(map(len, office.run("doctor").stdout.splitlines())) <= 80
+
+
+def test_doctor_names_faults_with_the_remedy(office: Office) -> None:
+    office.run("pause")
+    office.bury("junk")
+    office.sqs.set_queue_attributes(QueueUrl=office.queue_url, Attributes={"RedrivePolicy": ""})
+    office.world.ledger.notes.open_breaker("west", "token has expired")
+    office.world.west.fail = [RegistryDown("no such host")]
+    office.world.source.fail = [Permanent("denied")]
+    office.plane.denied.add("concurrency")
+    checks = {check["name"]: check for check in office.json("doctor", status=1)["checks"]}
+    results = {name: check["result"] for name, check in checks.items()}
+    assert results == {
+        "configuration": "fine",
+        "redrive policy": "fault",
+        "consuming": "fault",
+        "reserved concurrency": "unknown",
+        "Lambda quota": "fine",
+        "dead letters": "warning",
+        "lost events": "fine",
+        "leases": "fine",
+        "west: breaker": "fault",
+        "source": "fault",
+        "west: registry": "fault",
+    }
+    assert checks["consuming"]["remedy"] == "`ecr-relay resume`"
+    assert "no permission for GetFunctionConcurrency" in checks["reserved concurrency"]["finding"]
+
+
+def test_doctor_with_a_broken_configuration(office: Office) -> None:
+    office.ssm.put_parameter(Name="/relay/config", Value="{}", Type="String", Overwrite=True)
+    office.calls["GetAccountSettings"] = refused("AccessDeniedException", "GetAccountSettings")
+    checks = {check["name"]: check["result"] for check in office.json("doctor", status=1)["checks"]}
+    assert (checks["configuration"], checks["Lambda quota"], checks["source"]) == ("fault", "unknown", "fault")

@@ -1,0 +1,188 @@
+"""`ecr-relay sync`: the reconcile, asked by hand and followed to its end."""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ecr_relay.config import RelayConfig
+from ecr_relay.errors import Permanent
+from ecr_relay.operate import sync as operate
+from tests.unit.conftest import ACCOUNT, CONFIG, REGION
+from tests.unit.office import Office, opened
+
+SOURCE = f"{ACCOUNT}.{REGION}"
+
+
+@pytest.fixture
+def office(monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    with opened(RelayConfig.model_validate_json(json.dumps(CONFIG)), monkeypatch) as office:
+        yield office
+
+
+def test_a_dry_run_is_a_plan_and_copies_nothing(office: Office) -> None:
+    digest = office.world.source.push("team/app", "one", "1.0")
+    assert office.json("sync", "--dry-run") == {
+        "repositories": 1,
+        "images": 1,
+        "failures": 0,
+        "plan": [{"destination": "west", "repository": "team/app", "tag": "1.0", "digest": digest, "there": None}],
+    }
+    assert office.depth(office.queue_url) == 0
+    shown = office.run("sync", "--dry-run").stdout
+    assert "team/app:1.0" in shown
+    assert "1 image differs; 1 image in 1 repository compared" in shown
+
+
+def test_a_long_plan_is_asked_for_page_by_page(office: Office) -> None:
+    for name in ("a/one", "b/two", "c/three"):
+        office.world.source.push(name, name, "1.0")
+    pages: list[str] = []
+
+    def paged(payload: dict[str, Any]) -> dict[str, Any]:
+        answer = office.reconcile(payload)
+        pages.append(payload["after"])
+        first = answer["plan"][:1]
+        left = len(answer["plan"]) > 1
+        return answer | {
+            "plan": first,
+            "status": "running" if left else "done",
+            "cursor": first[0]["repository"],
+            "counts": {"repositories": 1, "images": 1, "failures": 0},
+        }
+
+    office.plane.functions["reconcile"] = paged
+    answer = office.json("sync", "--dry-run")
+    assert ([entry["repository"] for entry in answer["plan"]], answer["repositories"]) == (
+        ["a/one", "b/two", "c/three"],
+        3,
+    )
+    assert pages == ["", "a/one", "b/two"]
+
+
+def test_a_plan_that_gets_no_further_ends(office: Office) -> None:
+    office.plane.functions["reconcile"] = lambda _payload: {"status": "running", "cursor": "", "plan": []}
+    result = office.run("sync", "--dry-run")
+    assert (result.exit_code, "gets no further" in result.stderr) == (1, True)
+
+
+def test_sync_says_what_it_found(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    office.world.source.push("other/app", "two", "1.0")
+    answer = office.json("sync", "--repository", "team/*")
+    record = answer["reconcile"]
+    assert (answer["status"], answer["waited"], answer["failed"]) == ("done", False, [])
+    assert record["repositories_asked_for"] == ["team/*"]
+    assert (record["repositories"], record["images"], record["enqueued"], record["failures"]) == (1, 1, 1, 0)
+    assert office.depth(office.queue_url) == 1
+    assert office.run("sync").stdout == "2 images in 2 repositories compared, 2 copies enqueued\n"
+
+
+def consuming(office: Office) -> threading.Event:
+    """Consume in the background until the event is set, as the event source mapping does."""
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(0.05):
+            office.consume()
+
+    threading.Thread(target=loop, daemon=True).start()
+    return stop
+
+
+def test_wait_follows_until_every_copy_has_ended(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    office.world.source.push("team/other", "two", "2.0")
+    stop = consuming(office)
+    answer = office.json("sync", "--wait", "--timeout", "60")
+    stop.set()
+    assert (answer["status"], answer["waited"], answer["failed"]) == ("done", True, [])
+    assert office.world.west.content.keys() == {"team/app", "team/other"}
+
+
+def test_wait_is_a_failure_if_a_copy_failed(office: Office) -> None:
+    _, event = office.world.push("team/old", "zero", "1.0")
+    office.world.skopeo.fail = [Permanent("manifest invalid")]
+    office.bury(event)  # of a push, and from before: none of this sync's
+    digest = office.world.source.push("team/app", "one", "1.0")
+    office.world.skopeo.fail = [Permanent("size limit")]
+    stop = consuming(office)
+    answer = office.json("sync", "--repository", "team/app", "--wait", "--timeout", "60", status=1)
+    stop.set()
+    [letter] = answer["failed"]
+    assert (letter["repository"], letter["digest"], letter["error"]) == ("team/app", digest, "size limit")
+
+
+def test_wait_with_nothing_to_copy_does_not_wait_for_others(office: Office) -> None:
+    office.send("some other message")
+    answer = office.json("sync", "--wait", "--timeout", "60")
+    assert (answer["waited"], answer["reconcile"]["enqueued"]) == (True, 0)
+
+
+def test_wait_gives_up_when_its_time_is_over_and_the_sync_goes_on(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    result = office.run("sync", "--wait", "--timeout", "0.2")
+    assert (result.exit_code, "not ended within 0.2 seconds" in result.stderr) == (1, True)
+    assert office.depth(office.queue_url) == 1
+
+
+def test_wait_while_paused_says_so(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    office.plane.mappings["mapping"]["State"] = "Disabled"
+    result = office.run("sync", "--wait")
+    assert (result.exit_code, "paused" in result.stderr) == (1, True)
+
+
+def test_a_repository_that_could_not_be_compared_is_a_failure(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    office.world.west.fail = [Permanent("denied")]
+    answer = office.json("sync", status=1)
+    assert answer["reconcile"]["failures"] == 1
+
+
+def test_the_functions_own_failure_is_told(office: Office) -> None:
+    office.world.source.fail = [Permanent("not authorized to perform: ecr:DescribeRepositories")] * 2
+    for arguments in ([], ["--dry-run"]):
+        result = office.run("sync", *arguments)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("ecr-relay: the reconcile function failed: Permanent: not authorized")
+
+
+def test_an_answer_of_another_release_is_told(office: Office) -> None:
+    office.plane.functions["reconcile"] = lambda _payload: {"colour": "blue"}
+    result = office.run("sync")
+    assert (result.exit_code, "what this release does not know" in result.stderr) == (1, True)
+
+
+def test_while_another_is_on_a_sync_is_queued_behind_it(office: Office) -> None:
+    office.plane.busy = True
+    answer = office.json("sync", "--repository", "team/*")
+    assert (answer["status"], answer["reconcile"]) == ("queued", None)
+    [payload] = office.plane.queued
+    assert (payload["action"], payload["repositories"], payload["dry_run"]) == ("start", ["team/*"], False)
+    assert "follows it" in office.run("sync").stdout
+    result = office.run("sync", "--dry-run")
+    assert (result.exit_code, "a reconcile is running already" in result.stderr) == (1, True)
+
+
+def test_a_long_one_goes_on_by_itself(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operate, "ANSWER_S", 0.1)
+    office.world.source.push("team/app", "one", "1.0")
+    gate = threading.Event()
+    reconcile = office.reconcile
+
+    def slow(payload: dict[str, Any]) -> dict[str, Any]:
+        gate.wait(10)
+        return reconcile(payload)
+
+    office.plane.functions["reconcile"] = slow
+    answer = office.json("sync")
+    gate.set()
+    assert (answer["status"], answer["waited"]) == ("running", False)
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run", "--wait"], ["--timeout", "5"], ["--wait", "--timeout", "0"]])
+def test_wrong_usage(office: Office, arguments: list[str]) -> None:
+    assert office.run("sync", *arguments).exit_code == 2
