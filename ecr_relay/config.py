@@ -133,6 +133,13 @@ class Destination(EcrRegistry):
         default="", description="`mirror` puts `team/app` into `mirror/team/app`"
     )
     max_tasks: int = Field(default=10, ge=1, le=10, description="copy tasks at once for this destination")
+    put_image_per_second: float = Field(
+        default=8.0,
+        ge=0.1,
+        le=1000,
+        description="PutImage calls a second of all copy tasks together; an account's quota in a region is 10, which "
+        "others push by, too; an index is one for each manifest",
+    )
     new_repository: NewRepository = NewRepository()
 
     def repository(self, source_repository: str) -> str:

@@ -1,14 +1,16 @@
 """Make a tag at a destination what it is at the source now: the one routine, for the consumer and the copier.
 
-The lock is taken before the source is read, and a commit holds only if nobody was refused meanwhile; so of two that
-are at one tag, the last to commit has read the source after both messages were sent. See `ledger.tags`.
+The source is read under the tag's lock, and who finds it locked keeps its message and looks again; so the last to
+commit has read the source after every message was sent. See `ledger.tags`.
 """
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import uuid4
 
+from ecr_relay.config import Destination
 from ecr_relay.errors import CopyError, Missing, TagTaken
-from ecr_relay.ledger import Ledger, TagRecord, Target
+from ecr_relay.ledger import DigestRecord, Ledger, TagRecord, Target
 from ecr_relay.registries import Registry
 
 
@@ -23,7 +25,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Another is at this tag, or it took too long: look again later."""
+    """Another is at this tag, it took too long, or PutImage's quota is spoken for: look again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,10 @@ class JustCopied:
     seen_at: int
 
 
+TURN_S: Final = 10.0
+"""How long a tag's put waits for its turn in PutImage's quota; the lock must outlast it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A repository on both sides, and where the ledger keeps what it knows of it."""
@@ -56,6 +62,7 @@ class Place:
     source_repository: str
     destination: Registry
     destination_repository: str
+    settings: Destination
     target: Target
 
 
@@ -71,6 +78,9 @@ def converge(
         return Busy()
     try:
         return _under_lock(ledger, place, tag, held, as_of, just_copied)
+    except _NotNow:
+        ledger.tags.release(place.target, tag, held)
+        return Busy()
     except CopyError as error:
         if isinstance(error, TagTaken):
             ledger.tags.fail(place.target, tag, str(error))
@@ -87,45 +97,53 @@ def _under_lock(
         if digest is None:
             ledger.tags.release(place.target, tag, held)
             return Gone()
-        if not _is_there(ledger, place, digest, as_of):
+        record = _copied(ledger, place, digest, as_of)
+        if record is None:
             if just_copied is not None and just_copied.seen_at > held.seen_at:
-                _put(place, tag, just_copied.digest)
-                ledger.tags.put_for_now(place.target, tag, held, just_copied.digest, just_copied.seen_at)
+                _put(ledger, place, tag, just_copied.digest)
+                if not ledger.tags.put_for_now(place.target, tag, held, just_copied.digest, just_copied.seen_at):
+                    ledger.tags.doubt(place.target, tag)
             else:
                 ledger.tags.release(place.target, tag, held)
             return NeedsCopy(digest, seen_at)
         if not ledger.tags.held(held):
             break
         try:
-            moved = _put(place, tag, digest)
+            moved = _put(ledger, place, tag, digest)
         except Missing:
             # The destination has lost what the ledger says it has: it must be copied again.
-            ledger.digests.forget(ledger.digests.get(place.target, digest))
+            ledger.digests.forget(record)
             continue
         if ledger.tags.commit(place.target, tag, held, digest, seen_at):
             return Applied(digest, moved)
-        again = ledger.tags.again(place.target, tag, held)
-        if again is None:
-            return Busy()
-        held = again
+        if moved:
+            ledger.tags.doubt(place.target, tag)
+        return Busy()
     ledger.tags.release(place.target, tag, held)
     return Busy()
 
 
-def _is_there(ledger: Ledger, place: Place, digest: str, as_of: int | None) -> bool:
+def _copied(ledger: Ledger, place: Place, digest: str, as_of: int | None) -> DigestRecord | None:
+    """The digest's record, if the destination has it."""
     record = ledger.digests.get(place.target, digest)
     if record.believed(as_of):
-        return True
+        return record
     # Copied, but too long ago for one who saw it missing: ask the destination, and believe that.
-    return (
-        record.status == "copied"
-        and place.destination.has(place.destination_repository, digest)
-        and ledger.digests.present(record) is not None
-    )
+    if record.status == "copied" and place.destination.has(place.destination_repository, digest):
+        return ledger.digests.present(record)
+    return None
 
 
-def _put(place: Place, tag: str, digest: str) -> bool:
+def _put(ledger: Ledger, place: Place, tag: str, digest: str) -> bool:
     if place.destination.resolve(place.destination_repository, tag) == digest:
         return False
+    turn = ledger.quota.reserve(place.settings.id, 1, place.settings.put_image_per_second)
+    if turn > TURN_S:
+        raise _NotNow
+    ledger.sleep(turn)
     place.destination.put_tag(place.destination_repository, digest, tag)
     return True
+
+
+class _NotNow(Exception):
+    """PutImage's quota is spoken for, for longer than the lock may be held."""

@@ -1,5 +1,6 @@
 """The nouns: repositories, tags, digests and the references that name them. Pure."""
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Final, Self
@@ -19,6 +20,15 @@ MANIFEST_MEDIA_TYPES: Final = (
     *INDEX_MEDIA_TYPES,
 )
 """What we ask a registry for, so that it never converts a manifest to another type (and digest)."""
+
+
+def children(manifest: str | bytes) -> tuple[str, ...]:
+    """The digests of the manifests that an index lists; none for an image, an artifact, or what is no JSON object."""
+    try:
+        listed = json.loads(manifest).get("manifests") or ()
+        return tuple(entry["digest"] for entry in listed)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return ()
 
 
 def is_repository(name: str) -> bool:

@@ -78,7 +78,12 @@ class Reconciler:
 
     def _go_on(self, record: ProgressRecord) -> Answer:
         source, progress = self._relay.config.source.id, self._relay.ledger.progress
-        for repository in self._repositories(record.only, record.cursor):
+        try:
+            repositories = self._repositories(record.only, record.cursor)
+        except CopyError as error:
+            progress.trouble(source, record, f"{type(error).__name__}: {error}")
+            raise
+        for repository in repositories:
             if not self._more_time() or self._queue.waiting() > QUEUE_LIMIT:
                 return _answer("running", record)
             counts = self._reconcile(repository)

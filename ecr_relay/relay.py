@@ -45,6 +45,7 @@ class Relay:
             source_repository=repository,
             destination=self.destination(destination),
             destination_repository=destination.repository(repository),
+            settings=destination,
             target=self.target(destination, repository),
         )
 

@@ -100,8 +100,9 @@ def local_cloud(
 ) -> Iterator[LocalCloud]:
     """Start it, and end it when the block does, however that ends. `say` gets the progress.
 
-    `state` keeps the logs until it is used again; without it they are in a folder below `build/local` that goes at the end. Raises
-    ConfigError, before anything is started, DeployError, and LocalError, also for a `state` that is in use.
+    `state` is a new folder or one of an earlier run, and keeps the logs until its next; without it they are in a folder
+    below `build/local` that goes at the end. Raises ConfigError before anything is started, DeployError, and
+    LocalError, also for a `state` that is in use.
     """
     text, parsed = read_config(config)
     with contextlib.ExitStack() as stack:

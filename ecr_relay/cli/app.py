@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any, Final
 
 import click
 
@@ -12,12 +13,13 @@ from ecr_relay.cli.commands import config, deadletters, image, local, observe, s
 from ecr_relay.cli.screen import ReaderGone
 
 NAME = "ecr-relay"
+SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=SETTINGS,
     epilog="""\b
 Exit status: 0 fine; 1 failed; 2 wrong usage, or input that cannot be used.
 --json prints one JSON document on stdout; docs/commands.md has its shapes.

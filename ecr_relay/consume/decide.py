@@ -156,9 +156,12 @@ class Decider:
     def _copy(
         self, delivery: Delivery, envelope: Envelope, destination: Destination, record: DigestRecord, seen_at: int
     ) -> Copy | Wait | Fail:
-        if record.status == "copying" and self._reaper.alive(record.run):
-            return Wait(envelope, f"run {record.run} is copying it")
+        while record.status == "copying":
+            if self._reaper.alive(record.run):
+                return Wait(envelope, f"run {record.run} is copying it")
+            seen, record = record, self._ledger.digests.get(record.target, record.digest)
+            if record == seen:
+                break  # a dead run's; the claim takes it over, if nobody else does before
         if record.given_up(delivery.sent_at):
             return Fail(record.error or "given up")
-        # The reaper may have ended a dead run's claim, so the claim is made on what is there after it.
-        return Copy(delivery, envelope, destination, self._ledger.digests.get(record.target, record.digest), seen_at)
+        return Copy(delivery, envelope, destination, record, seen_at)

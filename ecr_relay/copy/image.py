@@ -59,6 +59,7 @@ class Copier:
         self._refuse_taken(place, job)
         if place.destination.has(repository, job.digest):
             return False
+        self._await_turn(place, job)
         logins = {registry.host: registry.login() for registry in (place.source, place.destination)}
         self._skopeo.login({host: login for host, login in logins.items() if login is not None})
         self._skopeo.copy(
@@ -67,6 +68,16 @@ class Copier:
         if not place.destination.has(repository, job.digest):
             raise Transient(f"skopeo succeeded, but {repository}@{job.digest} is not at the destination")
         return True
+
+    def _await_turn(self, place: Place, job: Job) -> None:
+        """skopeo puts an index's children and the index one after another, at once: reserve them all."""
+        puts = 1 + len(place.source.children(place.source_repository, job.digest))
+        turn = self._ledger.quota.reserve(self._destination.id, puts, self._destination.put_image_per_second)
+        ends = self._ledger.clock() + int(turn * 1000)
+        while (left := (ends - self._ledger.clock()) / 1000) > 0 and not self._stopped.is_set():
+            self._ledger.sleep(min(1.0, left))
+        if self._stopped.is_set():
+            raise Transient("the copy task was stopped")
 
     def _refuse_taken(self, place: Place, job: Job) -> None:
         """Note the tags that cannot be put; raises TagTaken if that leaves nothing to copy for."""

@@ -8,16 +8,20 @@
     MSG#<message id>                     MSG         refused one    notes
     BREAKER#<destination>                BREAKER     breaker        notes
     RECONCILE#<source>                   PROGRESS    reconcile      progress
+    QUOTA#<account>.<region>             QUOTA       PutImage       quota
 
 Times are milliseconds since the epoch (`now_ms`), but for `expires_at`, DynamoDB's TTL, in seconds. `state` and
 `changed_at` are the keys of the sparse index `by-state`: only what runs or failed is in it.
 """
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ecr_relay.ledger.digests import DigestRecord, Digests
 from ecr_relay.ledger.notes import Notes
 from ecr_relay.ledger.progress import Progress, ProgressRecord
+from ecr_relay.ledger.quota import Quota
 from ecr_relay.ledger.runs import Job, Run, Runs, WantedTag
 from ecr_relay.ledger.slots import Slot, Slots
 from ecr_relay.ledger.table import Clock, Target, now_ms, open_table
@@ -35,6 +39,7 @@ __all__ = [
     "Notes",
     "Progress",
     "ProgressRecord",
+    "Quota",
     "Run",
     "Runs",
     "Slot",
@@ -49,13 +54,15 @@ __all__ = [
 
 
 class Ledger:
-    """All records over one table. Safe to share between threads."""
+    """All records over one table, and the clock that they go by. Safe to share between threads."""
 
-    def __init__(self, table: "Table", clock: Clock = now_ms) -> None:
+    def __init__(self, table: "Table", clock: Clock = now_ms, sleep: Callable[[float], None] = time.sleep) -> None:
         self.clock = clock
+        self.sleep = sleep
         self.digests = Digests(table, clock)
         self.tags = Tags(table, clock)
         self.slots = Slots(table, clock)
         self.runs = Runs(table, clock)
         self.notes = Notes(table, clock)
         self.progress = Progress(table, clock)
+        self.quota = Quota(table, clock)

@@ -136,16 +136,8 @@ class Digests:
 
     def forget(self, seen: DigestRecord) -> bool:
         """The destination has lost what the ledger says it has; False if the record changed meanwhile."""
-        try:
-            self._table.delete_item(
-                Key={"pk": seen.target.pk, "sk": _sk(seen.digest)},
-                ConditionExpression=Attr("version").eq(seen.version),
-            )
-        except ClientError as error:
-            if condition_failed(error):
-                return False
-            raise
-        return True
+        lost = replace(seen, status="absent", run=None, verified_at=None, changed_at=self._clock())
+        return self._write(seen, lost) is not None
 
     def _end(
         self, target: Target, digest: str, run: str, change: Callable[[DigestRecord], DigestRecord]

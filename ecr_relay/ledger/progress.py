@@ -6,7 +6,7 @@ finish   status done, or the next run at once if `again`
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from boto3.dynamodb.conditions import Attr
 from botocore.exceptions import ClientError
@@ -16,6 +16,8 @@ from ecr_relay.ledger.table import Clock, Item, condition_failed, read, update
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import Table
 
+ERROR_LIMIT: Final = 2000
+"""Characters of an error that are kept."""
 COUNTS: Final = ("repositories", "images", "enqueued", "failures")
 
 
@@ -82,26 +84,32 @@ class Progress:
             self._table,
             _pk(source),
             "PROGRESS",
-            f"SET #cursor = :cursor, worked_at = :now ADD {adds}",
+            f"SET #cursor = :cursor, worked_at = :now REMOVE #error ADD {adds}",
             Attr("run").eq(seen.run) & Attr("cursor").eq(seen.cursor),
             {"cursor": cursor, "now": self._clock(), **counts},
         )
         return None if item is None else _record(item)
 
-    def finish(self, source: str, seen: ProgressRecord, error: str | None = None) -> ProgressRecord | None:
+    def trouble(self, source: str, seen: ProgressRecord, error: str) -> None:
+        """Note why this run does not go on, until it does."""
+        update(
+            self._table,
+            _pk(source),
+            "PROGRESS",
+            "SET #error = :error",
+            Attr("run").eq(seen.run),
+            {"error": error[:ERROR_LIMIT]},
+        )
+
+    def finish(self, source: str, seen: ProgressRecord) -> ProgressRecord | None:
         """The run is over; None if another invocation ended it."""
-        values: dict[str, Any] = {"done": "done", "now": self._clock()}
-        expression = "SET #status = :done, finished_at = :now"
-        if error is not None:
-            expression += ", #error = :error"
-            values["error"] = error[:2000]
         item = update(
             self._table,
             _pk(source),
             "PROGRESS",
-            expression,
+            "SET #status = :done, finished_at = :now REMOVE #error",
             Attr("run").eq(seen.run) & Attr("status").eq("running"),
-            values,
+            {"done": "done", "now": self._clock()},
         )
         return None if item is None else _record(item)
 

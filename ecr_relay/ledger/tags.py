@@ -1,14 +1,17 @@
 """Tag records: which digest did this tag get at this destination, and who is at it now?
 
     acquire  owner, until set          if nobody owns it, or the owner's time is over by a minute
-    refused  req + 1                   so that the owner reads the source once more before it commits
-    commit   digest, verified_at set   if still mine and nobody was refused meanwhile; the lock goes with it
+    commit   digest, verified_at set   if still mine; the lock goes with it
     release  the lock goes             nothing is said of the digest, unless one was put for now
+    doubt    verified_at removed       the lock was lost before the put had landed: nobody may skip on this record
     fail     failed_at, error set      an immutable tag that holds another digest: permanent
 
+Who is refused keeps its message and looks again, and the source is read only under the lock: so the last commit was
+made by one that read the source after every message was sent.
+
 A lock lasts LOCK_MS and may be broken LOCK_MS later; its holder puts a tag only with half of it left. ECR has no
-conditional put: a process that stalls for longer than that between its check and its socket can land late and die.
-The reconcile heals that.
+conditional put: a process that stalls for longer than that between its check and its socket, and then dies before it
+can say so (`doubt`), has put an old digest. The reconcile heals that.
 """
 
 from dataclasses import dataclass
@@ -33,7 +36,6 @@ class TagRecord:
     seen_at: int = 0
     owner: str | None = None
     until: int = 0
-    req: int = 0
     failed_at: int | None = None
     error: str | None = None
 
@@ -67,7 +69,7 @@ class Tags:
         return TagRecord() if item is None else _record(item)
 
     def acquire(self, target: Target, tag: str, me: str) -> TagRecord | None:
-        """Lock the tag; None if another holds it, who is then told to look again."""
+        """Lock the tag; None if another holds it."""
         now = self._clock()
         # Mine already: by a first call whose answer was lost; the SDK repeats it.
         free = Attr("owner").not_exists() | Attr("owner").eq(me) | Attr("until").lt(now - LOCK_MS)
@@ -75,27 +77,24 @@ class Tags:
             self._table,
             target.pk,
             _sk(tag),
-            "SET #owner = :me, #until = :until, req = if_not_exists(req, :zero)",
+            "SET #owner = :me, #until = :until",
             free,
-            {"me": me, "until": now + LOCK_MS, "zero": 0},
+            {"me": me, "until": now + LOCK_MS},
         )
-        if item is not None:
-            return _record(item)
-        update(self._table, target.pk, _sk(tag), "SET req = req + :one", Attr("owner").exists(), {"one": 1})
-        return None
+        return None if item is None else _record(item)
 
     def held(self, record: TagRecord) -> bool:
         """Whether enough of the lock is left to put a tag under it."""
         return self._clock() < record.until - LOCK_MS // 2
 
     def commit(self, target: Target, tag: str, held: TagRecord, digest: str, seen_at: int) -> bool:
-        """Say that the tag has `digest`; False if the lock was lost or somebody was refused meanwhile."""
+        """Say that the tag has `digest`; False if the lock was lost."""
         item = update(
             self._table,
             target.pk,
             _sk(tag),
             "SET digest = :digest, verified_at = :now, seen_at = :seen REMOVE #owner, #until, failed_at, #error",
-            Attr("owner").eq(held.owner) & Attr("req").eq(held.req),
+            Attr("owner").eq(held.owner),
             {"digest": digest, "now": self._clock(), "seen": seen_at},
         )
         return item is not None
@@ -121,15 +120,14 @@ class Tags:
             self._table,
             target.pk,
             _sk(tag),
-            "SET failed_at = :now, #error = :error, req = if_not_exists(req, :zero)",
+            "SET failed_at = :now, #error = :error",
             None,
-            {"now": self._clock(), "error": error, "zero": 0},
+            {"now": self._clock(), "error": error},
         )
 
-    def again(self, target: Target, tag: str, held: TagRecord) -> TagRecord | None:
-        """The record with the newest `req`, while the lock is still mine; None if I lost it."""
-        record = self.get(target, tag)
-        return record if (record.owner, record.until) == (held.owner, held.until) else None
+    def doubt(self, target: Target, tag: str) -> None:
+        """Whatever was committed, the destination may have something else now."""
+        update(self._table, target.pk, _sk(tag), "REMOVE verified_at", Attr("pk").exists(), {})
 
 
 def _sk(tag: str) -> str:
@@ -146,7 +144,6 @@ def _record(item: Item) -> TagRecord:
         seen_at=number("seen_at") or 0,
         owner=item.get("owner"),
         until=number("until") or 0,
-        req=number("req") or 0,
         failed_at=number("failed_at"),
         error=item.get("error"),
     )

@@ -30,9 +30,7 @@ class Arrived(Shape):
     seen_at: datetime | None
 
 
-def wait(
-    deployment: Deployment, image: Reference, destination: str, timeout: float | None, *, poll: float = POLL_S
-) -> Arrived:
+def wait(deployment: Deployment, image: Reference, destination: str, timeout: float | None) -> Arrived:
     """The destination's own answer counts, not the ledger's: it may have had the image before there was a relay.
 
     A tag is waited for until the destination has there what the source has. Raises RelayError when the source does not
@@ -64,7 +62,7 @@ def wait(
             raise RelayError(f"{image} was given up: {given_up[1]}")
         if deadline.over:
             raise TimeOver(f"{image} is not at {destination} after {timeout:g} s; `ecr-relay explain {image}`")
-        time.sleep(poll)
+        time.sleep(POLL_S)
 
 
 def _given_up(deployment: Deployment, target: Target, digest: str, tag: str | None) -> tuple[int, str] | None:

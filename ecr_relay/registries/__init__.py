@@ -37,6 +37,9 @@ class Registry(Protocol):
     def has(self, repository: str, digest: str) -> bool:
         """Whether the manifest is there and can be pulled."""
 
+    def children(self, repository: str, digest: str) -> tuple[str, ...]:
+        """The digests of the manifests that an index lists; none for anything else, or what is not there."""
+
     def repositories(self) -> Iterator[str]:
         """All repositories, in the registry's own order."""
 

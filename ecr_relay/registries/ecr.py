@@ -21,7 +21,7 @@ from botocore.exceptions import (
 
 from ecr_relay.config import NewRepository
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient, classify
-from ecr_relay.images import MANIFEST_MEDIA_TYPES
+from ecr_relay.images import MANIFEST_MEDIA_TYPES, children
 from ecr_relay.registries import Login
 
 if TYPE_CHECKING:
@@ -140,6 +140,10 @@ class Ecr:
 
     def has(self, repository: str, digest: str) -> bool:
         return self._image(repository, {"imageDigest": digest}) is not None
+
+    def children(self, repository: str, digest: str) -> tuple[str, ...]:
+        image = self._image(repository, {"imageDigest": digest})
+        return children(image["imageManifest"]) if image else ()
 
     def _image(self, repository: str, image_id: "ImageIdentifierTypeDef") -> "ImageTypeDef | None":
         """None if there is no such image, or no such repository."""

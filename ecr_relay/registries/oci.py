@@ -12,7 +12,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 
 from ecr_relay.config import NewRepository
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient, classify
-from ecr_relay.images import MANIFEST_MEDIA_TYPES, is_digest
+from ecr_relay.images import MANIFEST_MEDIA_TYPES, children, is_digest
 from ecr_relay.registries import Login
 from ecr_relay.registries.challenge import Authorizer
 
@@ -70,6 +70,10 @@ class Oci:
 
     def has(self, repository: str, digest: str) -> bool:
         return self._digest(repository, digest) is not None
+
+    def children(self, repository: str, digest: str) -> tuple[str, ...]:
+        found = self._manifest(repository, digest)
+        return children(found[1]) if found else ()
 
     def _digest(self, repository: str, reference: str) -> str | None:
         path = f"/v2/{self._path(repository)}/manifests/{reference}"

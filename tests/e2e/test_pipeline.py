@@ -274,4 +274,4 @@ def test_the_reconcile_heals_what_was_deleted_and_what_no_event_told(
 
 def push_rule(clients: Clients) -> str:
     rules = clients("events").list_rules()["Rules"]
-    return next(rule["Name"] for rule in rules if "ECR Image Action" in rule.get("EventPattern", ""))
+    return str(next(rule["Name"] for rule in rules if "ECR Image Action" in rule.get("EventPattern", "")))

@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, "" if answer is None else json.dumps(answer), headers)
             return
         asked = parse_qs(body)
-        self._answer(*plane.describe(asked.get("StackName", [None])[0]))  # type: ignore[list-item]
+        self._answer(*plane.describe(asked.get("StackName", [None])[0]))
 
     def do_GET(self) -> None:
         plane, path = self.control_plane, urlsplit(self.path).path

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ecr_relay.config import NewRepository
 from ecr_relay.errors import CopyError, Missing, TagTaken, Transient
+from ecr_relay.images import children
 from ecr_relay.registries import Login
 
 
@@ -67,6 +68,10 @@ class FakeRegistry:
     def has(self, repository: str, digest: str) -> bool:
         self._called("has")
         return repository in self.content and digest in self.content[repository].manifests
+
+    def children(self, repository: str, digest: str) -> tuple[str, ...]:
+        self._called("children")
+        return children(self.content[repository].manifests.get(digest, "")) if repository in self.content else ()
 
     def repositories(self) -> Iterator[str]:
         self._called("repositories")

@@ -130,6 +130,10 @@ def _holds(condition: ConditionBase, item: Item) -> bool:
             return bool(item[name] == wanted)
         case "<>":
             return bool(item[name] != wanted)
+        case ">":
+            return bool(item[name] > wanted)
+        case "<=":
+            return bool(item[name] <= wanted)
         case "<":
             return bool(item[name] < wanted)
     raise NotImplementedError(operator)

@@ -9,20 +9,22 @@ import logging
 import os
 from collections.abc import Callable
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from ecr_relay.ledger import slots
 from tests.model.world import RECEIVES, Interruption, World
 
 logging.disable(logging.CRITICAL)
 
-REPOSITORIES = st.sampled_from(["a/one", "b/two"])
+REPOSITORIES = st.sampled_from(["a/one", "a/one", "b/two"])
 TAGS = st.sampled_from(["latest", "v1"])
-CONTENTS = st.sampled_from(["x", "y", "z"])
+CONTENTS = st.sampled_from(["x", "y"])
 SECONDS = st.sampled_from([1, 15, 61, 125, 400])
-INDEX = st.integers(0, 3)
-AT = st.integers(1, 40)
+INDEX = st.integers(0, 2)
+AT = st.integers(1, 24)
 SIMPLE = st.none() | st.builds(Interruption, AT, st.sampled_from(["crash", "throttle", "lose"]))
 
 
@@ -122,12 +124,15 @@ class Relay(RuleBasedStateMachine):
         excused = world.unsure | world.dead()
         lost = {place: pair for place, pair in world.differences().items() if place[0] not in excused}
         assert not lost, f"lost: {lost}"
-        world.reconcile()
+        world.reconcile_to_the_end()
         world.settle()
         assert not world.differences(), f"not healed: {world.differences()}"
 
 
-def test_random_programs() -> None:
+def test_random_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two slots, one of them for the reconcile: what ten would need thirty operations to show, these show in six.
+    monkeypatch.setattr(slots, "SLOTS", 2)
+    monkeypatch.setattr(slots, "RECONCILE_SLOTS", 1)
     programs = int(os.environ.get("ECR_RELAY_MODEL_PROGRAMS", "60"))
     run_state_machine_as_test(
         Relay,
@@ -135,6 +140,7 @@ def test_random_programs() -> None:
             max_examples=programs,
             stateful_step_count=50,
             deadline=None,
+            phases=[phase for phase in Phase if phase is not Phase.explain],
             report_multiple_bugs=False,
             derandomize="ECR_RELAY_MODEL_PROGRAMS" not in os.environ,
             suppress_health_check=list(HealthCheck),

@@ -16,8 +16,7 @@ from ecr_relay.consume import Delivery, consume
 from ecr_relay.consume.reap import Reaper
 from ecr_relay.copy import Copier
 from ecr_relay.errors import Transient
-from ecr_relay.ledger import Ledger, Slot
-from ecr_relay.ledger.slots import RECONCILE_SLOTS, SLOTS
+from ecr_relay.ledger import Job, Ledger, Run, Slot, slots
 from ecr_relay.messages import Envelope
 from ecr_relay.queues import wait_seconds
 from ecr_relay.reconcile import Reconciler, Request
@@ -157,7 +156,7 @@ class World:
         self._frames: list[Frame] = []
         self.table = FakeTable()
         self.table.hook = self.on_call
-        self.ledger = Ledger(self.table, self.clock)  # type: ignore[arg-type]
+        self.ledger = Ledger(self.table, self.clock, self.tick)  # type: ignore[arg-type]
         self.relay = Relay(CONFIG, self.ledger)
         self.source = ModelRegistry(self, "source.test")
         self.west = ModelRegistry(self, "west.test")
@@ -336,6 +335,16 @@ class World:
 
         self._process(Frame(interruption, deadline=self.now + 900_000), work)
 
+    def reconcile_to_the_end(self) -> None:
+        """A full one, after whatever was begun before: the schedule resumes until there is nothing to resume."""
+        self.reconcile()
+        for _ in range(10):
+            self.tick(300)
+            reconciler = Reconciler(self.relay, self.queue, lambda: True)  # type: ignore[arg-type]
+            if reconciler.run(Request(action="resume")).status == "idle":
+                return
+        raise AssertionError("the reconcile never comes to an end")
+
     # What the outside does
 
     def push(self, repository: str, tag: str, content: str, *, lost: bool = False) -> str:
@@ -368,11 +377,20 @@ class World:
 
     def check(self) -> None:
         """After every step: never eleven tasks, and reconcile work holds seven slots at the most."""
-        alive = self.tasks.alive
-        assert len(alive) <= SLOTS, f"{len(alive)} tasks are alive"
-        held = [item for (pk, _), item in self.table.items.items() if pk == "SLOTS" and "run" in item]
-        launched = [item for item in held if arn_of(item["run"]) in self.tasks.started]
-        assert sum(item["lane"] == "reconcile" for item in launched) <= RECONCILE_SLOTS
+        alive = [arn.rsplit("/", 1)[1] for arn in self.tasks.alive]
+        assert len(alive) <= slots.SLOTS, f"{len(alive)} tasks are alive"
+        runs = [Run.model_validate_json(self.table.items[f"RUN#{run}", "RUN"]["body"]) for run in alive]
+        assert sum(run.lane == "reconcile" for run in runs) <= slots.RECONCILE_SLOTS
+        images = [(job.repository, job.digest) for run in runs for job in run.jobs if self._claims(run, job)]
+        assert len(images) == len(set(images)), "two tasks are to copy one image"
+
+    def _claims(self, run: Run, job: Job) -> bool:
+        item = self.table.items.get((run.target(job).pk, f"D#{job.digest}"), {})
+        return not self._ended(run) and (item.get("status") != "copied")
+
+    def _ended(self, run: Run) -> bool:
+        held = [item for (pk, _), item in self.table.items.items() if pk == "SLOTS" and item.get("run") == run.id]
+        return bool(held) and held[0]["phase"] == "ended"
 
     def settle(self) -> None:
         """Nothing more goes wrong: every task runs, every message is delivered, until the queue is empty."""

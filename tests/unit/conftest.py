@@ -49,7 +49,7 @@ class World:
     def __init__(self, config: RelayConfig, table: "Table | None" = None) -> None:
         self.clock = Clock()
         self.table = table or make_table()
-        self.ledger = Ledger(self.table, self.clock)
+        self.ledger = Ledger(self.table, self.clock, self.clock.tick)
         self.relay = Relay(config, self.ledger)
         self.source = FakeRegistry(host="source.test")
         self.relay.source = self.source

@@ -12,6 +12,7 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
+from botocore.loaders import create_loader
 from click.testing import CliRunner, Result
 
 from ecr_relay.cli import app
@@ -27,6 +28,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.unit.conftest import REGION, World
 
 LOG_GROUP = "copier-logs"
+MAPPING = "7c2fd5d3-6f1b-4c5b-9b1f-0d3c2a1b4e5f"
 
 
 class Office:
@@ -68,8 +70,8 @@ class Office:
             "TaskDefinition": "arn:aws:ecs:us-east-1:123456789012:task-definition/relay:1",
             "CopierLogGroup": LOG_GROUP,
         }
-        plane.mappings["mapping"] = {
-            "UUID": "mapping",
+        plane.mappings[MAPPING] = {
+            "UUID": MAPPING,
             "EventSourceArn": f"arn:aws:sqs:{REGION}:123456789012:relay-copy",
             "State": "Enabled",
         }
@@ -174,11 +176,16 @@ def _intercept(calls: dict[str, Call], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
 
 
+_LOADER = create_loader()
+"""Of botocore's service models, which take a new session longer to parse than a command takes to run."""
+
+
 @contextmanager
 def opened(config: RelayConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     """A place of work that waits for nothing."""
     monkeypatch.setattr(mailbox, "WAIT_S", 0)
     monkeypatch.setattr(sync, "POLL_S", 0.02)
+    monkeypatch.setattr("botocore.session.create_loader", lambda *_: _LOADER)
     with ControlPlane().serving() as plane:
         monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", plane.url)
         monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", plane.url)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from ecr_relay.config import RelayConfig
-from ecr_relay.errors import RegistryDown, Permanent, Transient
+from ecr_relay.errors import Permanent, RegistryDown, Transient
 from ecr_relay.ledger import Target, now_ms
 from ecr_relay.messages import Envelope
 from ecr_relay.operate import wait as waiting
 from tests.unit.conftest import ACCOUNT, CONFIG, REGION
-from tests.unit.office import LOG_GROUP, Office, opened, refused
+from tests.unit.office import LOG_GROUP, MAPPING, Office, opened, refused
 
 SOURCE = f"{ACCOUNT}.{REGION}"
 RULES = [{"repositories": ["team/*"], "tags": ["*"], "exclude_tags": ["*-dev"]}]
@@ -248,7 +248,7 @@ def test_what_cannot_be_compared_is_not_proved(office: Office) -> None:
 
 def test_pause_and_resume(office: Office) -> None:
     assert office.json("pause") == {"consuming": False, "changed": True, "state": "Disabled"}
-    assert office.plane.mappings["mapping"]["State"] == "Disabled"
+    assert office.plane.mappings[MAPPING]["State"] == "Disabled"
     assert office.run("pause").stdout == "paused, as before; the event source mapping is disabled\n"
     assert office.json("resume") == {"consuming": True, "changed": True, "state": "Enabled"}
 

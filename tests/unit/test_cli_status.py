@@ -11,7 +11,7 @@ from ecr_relay.errors import RegistryDown, Transient
 from ecr_relay.ledger import Target, now_ms
 from ecr_relay.operate import status as operate
 from tests.unit.conftest import ACCOUNT, CONFIG, REGION
-from tests.unit.office import Office, opened, refused
+from tests.unit.office import MAPPING, Office, opened, refused
 
 SOURCE = f"{ACCOUNT}.{REGION}"
 DESTINATIONS = [
@@ -102,7 +102,7 @@ def test_status_shows_failures_breakers_and_pause(office: Office) -> None:
     given_up = failed(office, "team/app", 3)
     failed(office, "team/other", 1, "north")
     office.world.ledger.notes.open_breaker("north", "token has expired")
-    office.plane.mappings["mapping"]["State"] = "Disabled"
+    office.plane.mappings[MAPPING]["State"] = "Disabled"
     answer = office.json("status")
     assert {name: answer["failures"][name] for name in ("exhausted", "failed", "waiting")} == {
         "exhausted": 1,

@@ -88,16 +88,16 @@ def test_what_was_forgotten_is_absent_unless_it_changed(world: World) -> None:
     assert digests.get(TARGET, DIGEST).status == "absent"
 
 
-def test_a_tag_has_one_owner_and_who_was_refused_makes_it_look_again(world: World) -> None:
+def test_a_tag_has_one_owner(world: World) -> None:
     tags = world.ledger.tags
     held = tags.acquire(TARGET, "latest", "one")
     assert held is not None
     assert tags.acquire(TARGET, "latest", "two") is None
-    assert not tags.commit(TARGET, "latest", held, DIGEST, world.clock())
-    again = tags.again(TARGET, "latest", held)
-    assert again is not None
-    assert tags.commit(TARGET, "latest", again, DIGEST, world.clock())
+    assert not tags.get(TARGET, "latest").says(None, None)
+    assert tags.commit(TARGET, "latest", held, DIGEST, world.clock())
     assert tags.get(TARGET, "latest").says(DIGEST, None)
+    tags.doubt(TARGET, "latest")
+    assert not tags.get(TARGET, "latest").says(DIGEST, None)
 
 
 def test_a_lock_is_broken_only_when_it_is_over_for_long(world: World) -> None:
@@ -207,3 +207,31 @@ def test_a_tag_that_is_refused_for_good_is_given_up_until_it_is_sent_again(world
     assert held is not None
     assert tags.commit(TARGET, "1.0", held, DIGEST, world.clock())
     assert tags.get(TARGET, "1.0").failed_at is None
+
+
+@pytest.mark.parametrize("operation", ["PutItem", "UpdateItem"])
+def test_a_lost_answer_changes_nothing(operation: str) -> None:
+    """The SDK repeats the call, and finds its own first write in the way."""
+    table: Any = FakeTable()
+    ledger = World(RelayConfig.model_validate_json(json.dumps(CONFIG)), table=table).ledger
+    table.hook = lambda called: called == operation
+    claimed = ledger.digests.claim(ledger.digests.get(TARGET, DIGEST), "run", 0)
+    assert claimed == ledger.digests.get(TARGET, DIGEST)
+    slot = ledger.slots.take("run", "west", "push", 10)
+    assert [held.number for held in ledger.slots.held()] == [0]
+    assert slot is not None
+    assert ledger.slots.begin("run", "holder") is not None
+    assert ledger.tags.acquire(TARGET, "latest", "me") is not None
+
+
+def test_all_tasks_together_keep_to_the_rate_of_putting(world: World) -> None:
+    begun = world.clock()
+    turns = [(world.clock() - begun) / 1000 + world.ledger.quota.reserve("1.us", 1, 8.0) for _ in range(40)]
+    assert turns == sorted(turns)
+    for second in range(5):
+        most = 17 if second == 0 else 8  # the first second's, and the burst that came before it
+        assert sum(second <= turn < second + 1 for turn in turns) <= most
+    assert turns[-1] == pytest.approx(39 / 8 - 1, abs=0.1)
+    assert world.ledger.quota.reserve("2.us", 5, 8.0) == 0
+    world.clock.tick(60)
+    assert world.ledger.quota.reserve("1.us", 1, 8.0) == 0

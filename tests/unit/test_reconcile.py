@@ -1,6 +1,8 @@
 """The reconcile: what it finds, what it enqueues, and how it goes on."""
 
-from ecr_relay.errors import Transient
+import pytest
+
+from ecr_relay.errors import RegistryDown, Transient
 from ecr_relay.ledger import Target
 from ecr_relay.reconcile import Reconciler, Request
 from tests.unit.conftest import ACCOUNT, REGION, World
@@ -99,3 +101,18 @@ def test_one_repository_that_fails_keeps_no_other(world: World) -> None:
 def test_targets_name_their_source() -> None:
     target = Target(SOURCE, "west", "team/app")
     assert Target.of(target.pk) == target
+
+
+def test_a_source_that_cannot_be_listed_is_said_and_tried_again(world: World) -> None:
+    world.source.push("a/one", "one", "1.0")
+    world.source.fail = [RegistryDown("token expired")]
+    with pytest.raises(RegistryDown):
+        world.reconcile()
+    record = world.ledger.progress.get(SOURCE)
+    assert record is not None
+    assert (record.status, record.error) == ("running", "RegistryDown: token expired")
+    world.clock.tick(121)
+    assert world.reconcile(action="resume").status == "done"
+    record = world.ledger.progress.get(SOURCE)
+    assert record is not None
+    assert record.error is None

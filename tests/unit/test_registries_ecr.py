@@ -247,13 +247,13 @@ def test_a_new_repository_gets_what_is_configured(ecr: Ecr, aws: Stubber) -> Non
 
 def test_one_that_is_there_is_left_alone(ecr: Ecr, aws: Stubber) -> None:
     aws.add_response("describe_repositories", {"repositories": [{"repositoryName": "app"}]})
-    ecr.ensure_repository("app", NewRepository(lifecycle_policy="{}"))
+    ecr.ensure_repository("app", NewRepository(lifecycle_policy=POLICY))
 
 
 def test_two_that_create_at_once(ecr: Ecr, aws: Stubber) -> None:
     aws.add_client_error("describe_repositories", "RepositoryNotFoundException", NO_REPOSITORY)
     aws.add_client_error("create_repository", "RepositoryAlreadyExistsException", "already exists")
-    ecr.ensure_repository("app", NewRepository(lifecycle_policy="{}"))
+    ecr.ensure_repository("app", NewRepository(lifecycle_policy=POLICY))
 
 
 # --- Errors ---------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def config() -> None:
 @click.argument("file", type=_FILE, metavar="FILE")
 @options.as_json
 def check(file: Path) -> None:
-    """Say whether FILE, a relay.toml, is one, and asks nothing of AWS.
+    """Say whether FILE is a valid relay.toml, asking nothing of AWS.
 
     Each mistake is a line on stderr: the key's path, and what is allowed there. Exit status 2 if there is one.
     """

@@ -17,7 +17,9 @@ _SHORT = 8
 
 @click.group()
 def dlq() -> None:
-    """Dead letters: images that were given up after three attempts, and messages that nobody understands.
+    """Look into dead letters; redrive or purge them.
+
+    They are images that were given up after three attempts, and messages that nobody understands.
 
     Looking needs to receive them, as SQS has no other way: they are hidden for as long as that takes, a second or so,
     then given back. Nothing is changed or moved by it.

@@ -117,10 +117,11 @@ def copy(image: "Reference", destinations: tuple[str, ...], force: bool) -> None
 )
 @options.common
 def wait(image: "Reference", destination: str, timeout: float) -> None:
-    """Block until IMAGE is at a destination, for pipelines that must not deploy before.
+    """Block until IMAGE is at a destination.
 
-    What counts is the destination's own answer: the tag there has the digest that the source's tag has, or the digest
-    is there. Exit status 1, with the reason, when the copy was given up or the time is over.
+    It is for pipelines that must not deploy before. What counts is the destination's own answer: the tag there has
+    the digest that the source's tag has, or the digest is there. Exit status 1, with the reason, when the copy was
+    given up or the time is over.
 
     \b
     Example:

@@ -141,8 +141,9 @@ def _images_of(entry: "Running") -> str:
 @click.option("--after", metavar="NEXT", help="The page after the one that ended with NEXT.")
 @options.common
 def images(repository: str | None, destination: str | None, wanted: str | None, limit: int, after: str | None) -> None:
-    """List what the ledger knows, an image and destination a row.
+    """List what the ledger knows, image by image.
 
+    A row is a digest at a destination, with the tags that it was given there.
     The ledger knows what the relay has copied, copies, or could not copy; what was there before it was deployed it
     does not know (`ecr-relay verify` asks the registries themselves). A repository's name is the source's.
 
@@ -189,11 +190,12 @@ def _images(console: "Console", answer: "Images") -> None:
 @options.repository_option("Only this repository of the source, or those that a glob matches.")
 @options.common
 def verify(repository: str | None) -> None:
-    """Prove that both sides are equal: list both, and compare every tag's digest by the rules.
+    """Prove that both sides are equal.
 
-    It asks the registries, not the ledger, with your own credentials (or those that the configuration names), and
-    changes nothing. Exit status 1 if an image differs or a repository could not be compared. What a destination has
-    beyond the source is no difference; what is pushed meanwhile may be one until it has been copied.
+    Both are listed, and every tag's digest is compared by the rules. It asks the registries, not the ledger, with
+    your own credentials (or those that the configuration names), and changes nothing. Exit status 1 if an image
+    differs or a repository could not be compared. What a destination has beyond the source is no difference; what
+    is pushed meanwhile may be one until it has been copied.
     """
     from ecr_relay.operate import verify as operate
 

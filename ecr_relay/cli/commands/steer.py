@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 @click.command()
 @options.common
 def pause() -> None:
-    """Hold everything: no message is taken from the copy queue until `ecr-relay resume`.
+    """Hold everything until `ecr-relay resume`.
 
-    Nothing is lost: pushes wait in the queue, which keeps them for seven days. Copies that run go on to their end.
+    No message is taken from the copy queue. Nothing is lost: pushes wait in the queue, which keeps them for seven
+    days. Copies that run go on to their end.
     """
     _set(False)
 
