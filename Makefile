@@ -2,13 +2,15 @@
 
 PYTHON ?= python3
 CONFIG ?= $(firstword $(wildcard relay.toml) relay.example.toml)
+PROGRAMS ?= 5000
+SEED ?= $(shell date +%s)
 BIN := .venv/bin
 READY := .venv/.ready
 LOCAL := build/ministack/.ready
 SYSTEM := build/.system
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench synth image deploy local lock clean
+.PHONY: help demo test soak chaos lint format bench synth image deploy local lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +38,12 @@ demo: $(LOCAL) ## the whole pipeline on this machine, on real images
 
 test: $(LOCAL) ## all tests
 	$(BIN)/pytest
+
+soak: $(READY) ## the model, for long: PROGRAMS=5000 SEED=1
+	ECR_RELAY_MODEL_PROGRAMS=$(PROGRAMS) $(BIN)/pytest -s --timeout 0 --hypothesis-seed=$(SEED) tests/model
+
+chaos: $(LOCAL) ## kills and faults on the local cloud, under load: SEED=1
+	$(BIN)/python -m tests.chaos --seed $(SEED)
 
 lint: $(READY) ## ruff, mypy, import-linter, deptry
 	$(BIN)/ruff check .

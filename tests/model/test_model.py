@@ -7,6 +7,7 @@ is held; and after one reconcile the destination equals the source, whatever hap
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -26,6 +27,10 @@ SECONDS = st.sampled_from([1, 15, 61, 125, 400])
 INDEX = st.integers(0, 2)
 AT = st.integers(1, 24)
 SIMPLE = st.none() | st.builds(Interruption, AT, st.sampled_from(["crash", "throttle", "lose"]))
+
+
+DONE: Counter[str] = Counter()
+"""What the programs did altogether, for the long run's report."""
 
 
 class Relay(RuleBasedStateMachine):
@@ -119,6 +124,7 @@ class Relay(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         world = self.world
+        DONE.update(programs=1, tasks=len(world.tasks.started), faults=world.faults, calls=world.calls)
         world.settle()
         assert world.faults >= RECEIVES or not world.queue.dead, "a dead letter without three faults"
         excused = world.unsure | world.dead()
@@ -133,7 +139,7 @@ def test_random_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     # Two slots, one of them for the reconcile: what ten would need thirty operations to show, these show in six.
     monkeypatch.setattr(slots, "SLOTS", 2)
     monkeypatch.setattr(slots, "RECONCILE_SLOTS", 1)
-    programs = int(os.environ.get("ECR_RELAY_MODEL_PROGRAMS", "60"))
+    programs = int(os.environ.get("ECR_RELAY_MODEL_PROGRAMS", "200"))
     run_state_machine_as_test(
         Relay,
         settings=settings(
@@ -146,3 +152,4 @@ def test_random_programs(monkeypatch: pytest.MonkeyPatch) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+    print("model:", ", ".join(f"{count:,} {what}" for what, count in DONE.items()))

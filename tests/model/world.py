@@ -171,6 +171,9 @@ class World:
         self._running: set[str] = set()
         self.unsure: set[str] = set()
         """Repositories of which an event was lost, or that were tampered with: only the reconcile heals them."""
+        self.lasting: dict[str, Frame] = {}
+        """Copies that last: their processes live, by run."""
+        self.calls = 0
         self.faults = 0
         """Processes that died, calls that were refused. Waiting, racing and lost answers are none."""
 
@@ -187,12 +190,13 @@ class World:
     def tick(self, seconds: float) -> None:
         """Time passes; processes that live renew their leases meanwhile, as their threads do."""
         frames, self._frames = self._frames, []
+        lasting = list(self.lasting.values())
         try:
             while seconds > 0:
                 step = min(20.0, seconds)
                 seconds -= step
                 self.now += int(step * 1000)
-                for frame in frames:
+                for frame in (*frames, *lasting):
                     if frame.slot is not None and not frame.frozen and not self._stopped(frame):
                         frame.slot = self.ledger.slots.renew(frame.slot, frame.holder)
         finally:
@@ -206,6 +210,7 @@ class World:
             return False
         frame = self._frames[-1]
         frame.calls += 1
+        self.calls += 1
         if self._stopped(frame) or (frame.deadline is not None and self.now > frame.deadline):
             raise Crash
         interruption = frame.interruption
@@ -309,9 +314,30 @@ class World:
         else:
             self.tasks.end(run, "SpotInterruption", interrupted=True)
 
+    def begin_to_last(self) -> str:
+        """A task that waits begins its copy, which goes on for as long as nobody ends it; its run."""
+        run = self.waiting_tasks()[0]
+        self.tasks.begin(run)
+        self._running.add(run)
+        frame = self.lasting[run] = Frame(None, task=run, holder=f"holder-{self.number()}")
+        frame.slot = self.ledger.slots.begin(run, frame.holder)
+        return run
+
+    def finish(self, run: str) -> None:
+        """A copy that lasted is done."""
+        frame = self.lasting.pop(run)
+        if self._process(frame, lambda: self._copier(run)):
+            self.tasks.end(run, "EssentialContainerExited: exit code 0")
+
+    def kill(self, run: str) -> None:
+        """The host of a copy that lasts is gone, and ECS knows it."""
+        del self.lasting[run]
+        self.faults += 1
+        self.tasks.end(run, "EssentialContainerExited: exit code 137")
+
     def _copier(self, run_id: str) -> None:
         frame = self._frames[-1]
-        frame.slot = self.ledger.slots.begin(run_id, frame.holder)
+        frame.slot = frame.slot or self.ledger.slots.begin(run_id, frame.holder)
         run = self.ledger.runs.get(run_id)
         if frame.slot is None or run is None:
             return
