@@ -23,11 +23,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def configure(spec: CloudSpec) -> None:
     """MiniStack reads its settings from the environment when it is imported."""
+    api_port = spec.told_api_port or spec.api_port
     os.environ.update(
-        AWS_ENDPOINT_URL=f"http://127.0.0.1:{spec.api_port}",  # what the Lambdas get
+        AWS_ENDPOINT_URL=f"http://127.0.0.1:{api_port}",  # what the Lambdas get; the tasks get GATEWAY_PORT
         BIND_HOST="127.0.0.1",
         DOCKER_HOST=spec.docker_host,
-        GATEWAY_PORT=str(spec.api_port),
+        GATEWAY_PORT=str(api_port),
         IOT_MTLS_ENABLED="0",
         LOG_LEVEL="INFO",
         MINISTACK_ACCOUNT_ID=spec.default_account,

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,17 @@ DOCKERFILE: Final = ROOT / "copier_image" / "Dockerfile"
 
 Place = tuple[str, str]
 """Account and region."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """Ports of proxies before the API and before registries: what functions and tasks are told instead of ours.
+
+    Who is given `Servers` calls past them. They may come to know our ports when `servers` has yielded.
+    """
+
+    api: int
+    registries: Mapping[Place, int]
 
 
 class LocalError(Exception):
@@ -61,6 +72,7 @@ def servers(
     home: Place | None = None,
     dockerfile: Path = DOCKERFILE,
     corrected: bool = True,
+    proxies: Proxies | None = None,
 ) -> Iterator[Servers]:
     """Start them with a registry for each place, and end them, and all that they started, when the block ends.
 
@@ -78,7 +90,13 @@ def servers(
     api, engine = listen(), listen()
     listening = {place: listen() for place in (source, *destinations)}
     registries = tuple(
-        Registry(*place, socket.getsockname()[1], create_on_push=place == source) for place, socket in listening.items()
+        Registry(
+            *place,
+            socket.getsockname()[1],
+            create_on_push=place == source,
+            told_port=proxies.registries.get(place) if proxies else None,
+        )
+        for place, socket in listening.items()
     )
     sockets = [api, *listening.values()]
     spec = CloudSpec(
@@ -89,6 +107,7 @@ def servers(
         log_dir=str(logs),
         default_account=home[0],
         default_region=home[1],
+        told_api_port=proxies.api if proxies else None,
         corrected=corrected,
     )
     engine_spec = {
@@ -97,7 +116,7 @@ def servers(
         "log_dir": str(logs),
         "path": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "sources": str(ROOT),
-        "registries": [registry.host for registry in registries],
+        "registries": [registry.told_host for registry in registries],
         "dockerfile": str(dockerfile),
     }
     # Their own environment, and nothing of ours: the Lambda functions inherit it from MiniStack.

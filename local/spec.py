@@ -17,10 +17,16 @@ class Registry:
     port: int
     create_on_push: bool = False
     """As with an ECR repository creation template that is applied for CREATE_ON_PUSH."""
+    told_port: int | None = None
+    """The port that ECR's answers name instead: a proxy's, before this one."""
 
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def told_host(self) -> str:
+        return f"127.0.0.1:{self.told_port or self.port}"
 
     @property
     def aws_host(self) -> str:
@@ -39,6 +45,8 @@ class CloudSpec:
     log_dir: str
     default_account: str = "000000000000"
     default_region: str = "us-east-1"
+    told_api_port: int | None = None
+    """The API's port for functions and tasks, where it is another: a proxy's, before the API."""
     corrected: bool = True
     """False shows MiniStack as it is: only for the tests that assert its gaps."""
 

@@ -23,7 +23,7 @@ from urllib3.exceptions import HTTPError
 from ecr_relay.config import RelayConfig, parse
 from ecr_relay.errors import ConfigError
 from local.deploy import ROOT, Assembly, Clients, DeployError, deploy, synthesize, warm
-from local.servers import LocalError, Place, Servers, servers
+from local.servers import LocalError, Place, Proxies, Servers, servers
 
 ENDPOINTS: Final = "endpoints.json"
 LOCK: Final = "lock"
@@ -96,7 +96,10 @@ def read_config(path: Path | None) -> tuple[str, RelayConfig]:
 
 @contextlib.contextmanager
 def local_cloud(
-    state: Path | None = None, config: Path | None = None, say: Callable[[str], None] = lambda _: None
+    state: Path | None = None,
+    config: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    proxies: Proxies | None = None,
 ) -> Iterator[LocalCloud]:
     """Start it, and end it when the block does, however that ends. `say` gets the progress.
 
@@ -119,7 +122,7 @@ def local_cloud(
         source = (parsed.source.account, parsed.source.region)
         home = (parsed.deployment.account or source[0], parsed.deployment.region or source[1])
         destinations = [(one.account, one.region) for one in parsed.destinations]
-        running = stack.enter_context(servers(state, source, destinations, home=home))
+        running = stack.enter_context(servers(state, source, destinations, home=home, proxies=proxies))
         (state / "relay.toml").write_text(text, encoding="utf-8")
         try:
             cloud = _deploy(state, text, parsed, running, say)

@@ -96,7 +96,7 @@ def get_download_url_for_layer(data: Request) -> Response:
 
 
 def apply(spec: CloudSpec) -> None:
-    _hosts.update({(registry.account, registry.region): registry.host for registry in spec.registries})
+    _hosts.update({(registry.account, registry.region): registry.told_host for registry in spec.registries})
     ecr._repo_uri = repository_uri
     ecr._get_authorization_token = get_authorization_token
     ecr._get_download_url_for_layer = get_download_url_for_layer

@@ -100,7 +100,7 @@ def guarded(handle: Handler, registries: tuple[Registry, ...]) -> Handler:
         with request_scope(registry.account, registry.region):
             if not _allowed(method, path, headers.get("authorization", ""), registry):
                 status, answer, text = refusal(401, "UNAUTHORIZED", "Not Authorized")
-                challenge = f'Basic realm="http://{registry.host}/",service="ecr.amazonaws.com"'
+                challenge = f'Basic realm="http://{registry.told_host}/",service="ecr.amazonaws.com"'
                 return status, {**answer, "Www-Authenticate": challenge}, text
             if registry.create_on_push and method in _WRITES:
                 _create(path)

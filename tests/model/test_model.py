@@ -8,14 +8,14 @@ is held; and after one reconcile the destination equals the source, whatever hap
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from ecr_relay.ledger import slots
+from tests.fakes.registry import Repository
 from tests.model.world import RECEIVES, Interruption, World
 
 logging.disable(logging.CRITICAL)
@@ -33,94 +33,83 @@ DONE: Counter[str] = Counter()
 """What the programs did altogether, for the long run's report."""
 
 
+PUSHES = ("push", "push", "push two tags", "push, its event lost")
+WORK = ("consume", "consume", "run a task", "run a task", "reconcile", "wait")
+TROUBLE = ("repeat a message", "lose a task", "tamper with the destination", "remove a tag at the source")
+RACES = ("consume while others act", "run a task while others act")
+
+
 class Relay(RuleBasedStateMachine):
+    """One rule that draws what it does: several would be switched off by turns, and most programs do nothing."""
+
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
 
-    @rule(repository=REPOSITORIES, tag=TAGS, content=CONTENTS)
-    def push(self, repository: str, tag: str, content: str) -> None:
-        self.world.push(repository, tag, content)
+    @rule(data=st.data(), kind=st.sampled_from([*PUSHES, *WORK, *WORK, *TROUBLE, *RACES, *RACES]))
+    def step(self, data: st.DataObject, kind: str) -> None:
+        world, draw = self.world, data.draw
+        match kind:
+            case "push":
+                world.push(draw(REPOSITORIES), draw(TAGS), draw(CONTENTS))
+            case "push, its event lost":
+                world.push(draw(REPOSITORIES), draw(TAGS), draw(CONTENTS), lost=True)
+            case "push two tags":
+                repository, content = draw(REPOSITORIES), draw(CONTENTS)
+                world.push(repository, "latest", content)
+                world.push(repository, "v1", content)
+            case "repeat a message":
+                if messages := list(world.queue.messages.values()):
+                    world.queue.put(draw(st.sampled_from(messages)).body, draw(SECONDS))
+            case "remove a tag at the source":
+                world.source.content.get(draw(REPOSITORIES), Repository()).tags.pop(draw(TAGS), None)
+            case "tamper with the destination":
+                self._tamper(draw(REPOSITORIES), whole=draw(st.booleans()))
+            case "consume":
+                world.deliver(draw(st.integers(1, 10)), draw(SIMPLE), draw(st.sampled_from([0, 10])))
+            case "run a task":
+                world.run_task(draw(INDEX), draw(SIMPLE))
+            case "consume while others act":
+                world.deliver(10, self._race(data), 0)
+            case "run a task while others act":
+                world.run_task(draw(INDEX), self._race(data))
+            case "lose a task":
+                world.lose_task(draw(INDEX), draw(st.sampled_from(["vanish", "never-started", "spot"])))
+            case "wait":
+                world.tick(draw(SECONDS))
+            case "reconcile":
+                world.reconcile(draw(SIMPLE))
 
-    @rule(repository=REPOSITORIES, tag=TAGS, content=CONTENTS)
-    def push_with_its_event_lost(self, repository: str, tag: str, content: str) -> None:
-        self.world.push(repository, tag, content, lost=True)
+    def _tamper(self, repository: str, *, whole: bool) -> None:
+        if repository not in self.world.west.content:
+            return
+        self.world.unsure.add(repository)
+        place = self.world.west.content[repository]
+        for tag in list(place.tags)[:1]:
+            if whole:
+                self.world.west.delete(repository, place.tags[tag])
+            else:
+                del place.tags[tag]
 
-    @rule(repository=REPOSITORIES, content=CONTENTS)
-    def push_two_tags(self, repository: str, content: str) -> None:
-        self.world.push(repository, "latest", content)
-        self.world.push(repository, "v1", content)
-
-    @precondition(lambda self: self.world.queue.messages)
-    @rule(index=INDEX, delay=SECONDS)
-    def duplicate_or_reorder(self, index: int, delay: int) -> None:
-        messages = list(self.world.queue.messages.values())
-        self.world.queue.put(messages[index % len(messages)].body, delay)
-
-    @rule(repository=REPOSITORIES, tag=TAGS)
-    def remove_a_tag_at_the_source(self, repository: str, tag: str) -> None:
-        if repository in self.world.source.content:
-            self.world.source.content[repository].tags.pop(tag, None)
-
-    @rule(repository=REPOSITORIES, whole=st.booleans())
-    def tamper_with_the_destination(self, repository: str, whole: bool) -> None:
-        if repository in self.world.west.content:
-            self.world.unsure.add(repository)
-            place = self.world.west.content[repository]
-            for tag in list(place.tags)[:1]:
-                if whole:
-                    self.world.west.delete(repository, place.tags[tag])
-                else:
-                    del place.tags[tag]
-
-    @rule(most=st.integers(1, 10), interruption=SIMPLE, seconds=st.sampled_from([0, 10]))
-    def consume(self, most: int, interruption: Interruption | None, seconds: int) -> None:
-        self.world.deliver(most, interruption, seconds)
-
-    @rule(index=INDEX, interruption=SIMPLE)
-    def run_a_task(self, index: int, interruption: Interruption | None) -> None:
-        self.world.run_task(index, interruption)
-
-    @rule(data=st.data(), at=AT, what=st.sampled_from(["meanwhile", "frozen"]))
-    def consume_while_others_act(self, data: st.DataObject, at: int, what: str) -> None:
-        self.world.deliver(10, Interruption(at, what, self._others(data)), 0)
-
-    @rule(data=st.data(), index=INDEX, at=AT, what=st.sampled_from(["meanwhile", "frozen"]))
-    def run_a_task_while_others_act(self, data: st.DataObject, index: int, at: int, what: str) -> None:
-        self.world.run_task(index, Interruption(at, what, self._others(data)))
-
-    def _others(self, data: st.DataObject) -> Callable[[], None]:
-        """Up to four operations that happen in the middle of another."""
-        world = self.world
-        kinds = ["push", "consume", "task", "tick", "reconcile"]
+    def _race(self, data: st.DataObject) -> Interruption:
+        """In the middle of an operation, at one of its calls, up to four others happen."""
+        world, draw = self.world, data.draw
 
         def act() -> None:
-            for kind in data.draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=4), label="meanwhile"):
+            for kind in draw(st.lists(st.sampled_from([*PUSHES, *WORK]), min_size=1, max_size=4), label="meanwhile"):
                 match kind:
-                    case "push":
-                        world.push(data.draw(REPOSITORIES), data.draw(TAGS), data.draw(CONTENTS))
+                    case "push" | "push two tags" | "push, its event lost":
+                        world.push(draw(REPOSITORIES), draw(TAGS), draw(CONTENTS))
                     case "consume":
-                        world.deliver(10, data.draw(SIMPLE), 0)
-                    case "task":
-                        world.run_task(data.draw(INDEX), data.draw(SIMPLE))
-                    case "tick":
-                        world.tick(data.draw(SECONDS))
+                        world.deliver(10, draw(SIMPLE), 0)
+                    case "run a task":
+                        world.run_task(draw(INDEX), draw(SIMPLE))
+                    case "wait":
+                        world.tick(draw(SECONDS))
                     case "reconcile":
                         world.reconcile()
 
-        return act
-
-    @rule(index=INDEX, how=st.sampled_from(["vanish", "never-started", "spot"]))
-    def lose_a_task(self, index: int, how: str) -> None:
-        self.world.lose_task(index, how)
-
-    @rule(seconds=SECONDS)
-    def wait(self, seconds: int) -> None:
-        self.world.tick(seconds)
-
-    @rule(interruption=SIMPLE)
-    def reconcile(self, interruption: Interruption | None) -> None:
-        self.world.reconcile(interruption)
+        return Interruption(draw(AT), draw(st.sampled_from(["meanwhile", "frozen"])), act)
 
     def teardown(self) -> None:
         world = self.world
@@ -145,6 +134,7 @@ def test_random_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         settings=settings(
             max_examples=programs,
             stateful_step_count=50,
+            database=None,
             deadline=None,
             phases=[phase for phase in Phase if phase is not Phase.explain],
             report_multiple_bugs=False,
