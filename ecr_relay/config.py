@@ -73,10 +73,19 @@ class _Model(BaseModel):
 
 
 class Credentials(_Model):
-    """How to become somebody else: a role to assume, or an access key pair for another partition."""
+    """How to become somebody else: a role to assume, or an access key pair for another partition; one of the two."""
 
-    role_arn: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$")
-    external_id: str | None = Field(default=None, min_length=2, max_length=1224)
+    role_arn: str | None = Field(
+        default=None,
+        pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$",
+        description="the role to assume; it must trust the relay's own roles",
+    )
+    external_id: str | None = Field(
+        default=None,
+        min_length=2,
+        max_length=1224,
+        description="what that role's trust policy asks for; only with `role_arn`",
+    )
     secret_arn: str | None = Field(
         default=None,
         pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+-[A-Za-z0-9]{6}$",
@@ -96,9 +105,9 @@ class Credentials(_Model):
 class EcrRegistry(_Model):
     """One Amazon ECR private registry: an account in a region."""
 
-    region: Region
-    account: Account
-    credentials: Credentials | None = Field(default=None, description="default: the program's own role")
+    region: Region = Field(description="AWS region, such as `eu-west-1`; the partition follows from it")
+    account: Account = Field(description="AWS account, twelve digits in quotes")
+    credentials: Credentials | None = Field(default=None, description="default: the relay's own roles")
     endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://[^/]+$",
@@ -112,27 +121,43 @@ class EcrRegistry(_Model):
 
 
 class EcrSource(EcrRegistry):
-    type: Literal["ecr"] = "ecr"
+    """The registry that images are pushed to."""
+
+    type: Literal["ecr"] = Field(default="ecr", description="the only kind of source yet")
 
 
 class NewRepository(_Model):
     """What a repository gets that we create at a destination. An existing one is left as it is."""
 
-    immutable_tags: bool = False
-    scan_on_push: bool = False
+    immutable_tags: bool = Field(
+        default=False, description="no tag can be moved there; one that moves at the source then fails for good"
+    )
+    scan_on_push: bool = Field(default=False, description="let ECR scan what is pushed")
     kms_key: str | None = Field(default=None, description="key ARN; default: AES-256 by ECR")
     lifecycle_policy: Annotated[str, AfterValidator(_json_policy)] | None = Field(
-        default=None, description="the policy's JSON text"
+        default=None,
+        description="the policy's JSON text, 100 to 30,720 characters; a tagged image that it removes is copied again "
+        "by the next reconcile, as long as the source has it",
     )
-    tags: dict[str, str] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict, description="resource tags")
 
 
 class Destination(EcrRegistry):
-    name: Name
+    """A registry that images are copied to. No two may write the same place."""
+
+    name: Name = Field(description="how rules, the ledger and the commands call it; unique")
     prefix: Annotated[str, AfterValidator(_usable_prefix)] = Field(
-        default="", description="`mirror` puts `team/app` into `mirror/team/app`"
+        default="",
+        description="`mirror` puts `team/app` into `mirror/team/app`; needed if this is the source's own registry, and "
+        "`prefix/*` then excluded by every rule",
     )
-    max_tasks: int = Field(default=10, ge=1, le=10, description="copy tasks at once for this destination")
+    max_tasks: int | None = Field(
+        default=None,
+        ge=1,
+        le=10,
+        description="copy tasks at once for this destination; default: all 10, or, where there are several "
+        "destinations, so many that slow ones never starve another",
+    )
     put_image_per_second: float = Field(
         default=8.0,
         ge=0.1,
@@ -140,7 +165,9 @@ class Destination(EcrRegistry):
         description="PutImage calls a second of all copy tasks together; an account's quota in a region is 10, which "
         "others push by, too; an index is one for each manifest",
     )
-    new_repository: NewRepository = NewRepository()
+    new_repository: NewRepository = Field(
+        default=NewRepository(), description="what a repository gets that is created there"
+    )
 
     def repository(self, source_repository: str) -> str:
         """The destination's name for a source repository; injective, since a prefix is."""
@@ -150,38 +177,61 @@ class Destination(EcrRegistry):
 class Rule(_Model):
     """Selects images. A list of globs selects what one of them matches; an exclude always wins."""
 
-    repositories: tuple[Glob, ...] = Field(default=("*",), min_length=1)
-    exclude_repositories: tuple[Glob, ...] = ()
-    tags: tuple[Glob, ...] = Field(default=("*",), min_length=1)
-    exclude_tags: tuple[Glob, ...] = ()
+    repositories: tuple[Glob, ...] = Field(
+        default=("*",), min_length=1, description="globs of the source's names; `*` matches `/`, too"
+    )
+    exclude_repositories: tuple[Glob, ...] = Field(default=(), description="globs; not these, whatever else matches")
+    tags: tuple[Glob, ...] = Field(default=("*",), min_length=1, description="globs of tags")
+    exclude_tags: tuple[Glob, ...] = Field(default=(), description="globs; not these, whatever else matches")
     untagged: bool = Field(default=False, description="also images without a tag, children of indexes included")
-    destinations: tuple[Name, ...] = Field(default=(), description="default: all")
+    destinations: tuple[Name, ...] = Field(default=(), description="names of destinations; default: all")
 
 
 class Network(_Model):
     """An existing network; without it the stack creates a small VPC with public subnets and no NAT."""
 
-    vpc_id: str = Field(pattern=r"^vpc-([0-9a-f]{8}|[0-9a-f]{17})$")
-    subnet_ids: tuple[Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")], ...] = Field(min_length=1)
-    assign_public_ip: bool = False
+    vpc_id: str = Field(
+        pattern=r"^vpc-([0-9a-f]{8}|[0-9a-f]{17})$", description="the stack makes a security group in it"
+    )
+    subnet_ids: tuple[Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")], ...] = Field(
+        min_length=1, description="of that VPC; the copy tasks run there, and must reach ECR, S3 and the rest"
+    )
+    assign_public_ip: bool = Field(default=False, description="true in public subnets without NAT")
 
 
 class Deployment(_Model):
     """What needs a deployment to change; the rest of the file is read when it is needed."""
 
-    stack_name: str = Field(default="ecr-relay", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")
-    account: Account | None = Field(default=None, description="default: the source's")
-    region: Region | None = Field(default=None, description="default: the source's")
-    architecture: Literal["arm64", "x86_64"] = "arm64"
-    reconcile_at: str = Field(default="03:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="daily, UTC")
-    network: Network | None = None
-    cluster: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9_-]{1,255}$", description="name of an existing ECS cluster"
+    stack_name: str = Field(
+        default="ecr-relay",
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$",
+        description="of the CloudFormation stack; its ECS cluster and SSM parameter are named after it",
     )
-    task_cpu: Literal[256, 512, 1024, 2048, 4096] = 1024
-    task_memory_mib: int = Field(default=2048, ge=512, le=30720)
-    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = 30
-    supervise_seconds: int = Field(default=240, ge=1, le=240)
+    account: Account | None = Field(default=None, description="where the relay runs; default: the source's")
+    region: Region | None = Field(default=None, description="where the relay runs; default: the source's")
+    architecture: Literal["arm64", "x86_64"] = Field(default="arm64", description="of the functions and the copier")
+    reconcile_at: str = Field(default="03:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="daily, UTC")
+    network: Network | None = Field(default=None, description="default: a small one of the stack's own")
+    cluster: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]{1,255}$",
+        description="name of an existing ECS cluster; default: one of the stack's own",
+    )
+    task_cpu: Literal[256, 512, 1024, 2048, 4096] = Field(
+        default=1024, description="CPU units of a copy task; 1024 is one vCPU"
+    )
+    task_memory_mib: int = Field(
+        default=2048, ge=512, le=30720, description="memory of a copy task; Fargate has sizes for each `task_cpu`"
+    )
+    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = Field(
+        default=30, description="how long the log groups keep a line"
+    )
+    supervise_seconds: int = Field(
+        default=240,
+        ge=1,
+        le=240,
+        description="how long an invocation waits for its copies; what takes longer looks again by itself",
+    )
 
     @model_validator(mode="after")
     def _fargate_size(self) -> Self:
@@ -195,10 +245,16 @@ class Deployment(_Model):
 
 
 class RelayConfig(_Model):
-    source: EcrSource
-    destinations: tuple[Destination, ...] = Field(min_length=1)
-    rules: tuple[Rule, ...] = Field(default=(Rule(),), min_length=1)
-    deployment: Deployment = Deployment()
+    """A whole `relay.toml`."""
+
+    source: EcrSource = Field(description="where images come from")
+    destinations: tuple[Destination, ...] = Field(min_length=1, description="where they go")
+    rules: tuple[Rule, ...] = Field(
+        default=(Rule(),),
+        min_length=1,
+        description="which; an image is copied if one rule selects it; default: one rule that selects every tag",
+    )
+    deployment: Deployment = Field(default=Deployment(), description="how the relay runs")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -243,6 +299,13 @@ class RelayConfig(_Model):
             if destination.name == name:
                 return destination
         raise KeyError(name)
+
+    def max_tasks(self, destination: Destination) -> int:
+        """How many copy tasks it may have: of n destinations, n - 1 slow ones leave at least one slot to the last."""
+        if destination.max_tasks is not None:
+            return destination.max_tasks
+        others = len(self.destinations) - 1
+        return 10 if others == 0 else max(1, 9 // others)
 
     def to_parameter(self) -> str:
         """The text of the SSM parameter: this configuration as JSON, defaults left out."""

@@ -1,5 +1,6 @@
 """Fargate tasks, by ECS: one a run. `startedBy` and `clientToken` are the run's id, which is the only override."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,10 @@ _PASSING: Final = frozenset(
 )
 
 
+# "Capacity is unavailable at this time", "RESOURCE:ENI", "… reached the limit on …": ECS developer guide, task errors.
+_NO_CAPACITY: Final = re.compile(r"capacity is unavailable|RESOURCE:|reached the limit|rate exceeded|throttl", re.I)
+
+
 class LaunchRefused(RelayError):
     """ECS said no, and there is no task. `passing`: capacity, quota or throttling; it may say yes later."""
 
@@ -45,10 +50,8 @@ class TaskState:
     over: bool
     pending: bool
     reason: str = ""
-    started: bool = True
-    """Whether the container ever ran; if not, `reason` says why (image pull, capacity, network)."""
-    interrupted: bool = False
-    """Whether Fargate took it away (Spot), which is not the copy's fault."""
+    passing: bool = False
+    """Whether it ended for want of capacity, or because Spot took it: nobody's fault, and it may be better soon."""
 
 
 class Tasks:
@@ -124,8 +127,8 @@ class Tasks:
 
 
 def _state(task: "TaskTypeDef") -> TaskState:
-    status = task.get("lastStatus", "")
-    parts = [task.get("stopCode", ""), task.get("stoppedReason", "")]
+    status, stop_code = task.get("lastStatus", ""), task.get("stopCode", "")
+    parts = [stop_code, task.get("stoppedReason", "")]
     for container in task.get("containers", []):
         parts.append(container.get("reason", ""))
         if "exitCode" in container:
@@ -135,6 +138,6 @@ def _state(task: "TaskTypeDef") -> TaskState:
         over=status in ("DEPROVISIONING", "STOPPED"),
         pending=status in ("PROVISIONING", "PENDING", "ACTIVATING"),
         reason=": ".join(part for part in parts if part),
-        started=task.get("stopCode") != "TaskFailedToStart",
-        interrupted=task.get("stopCode") in ("SpotInterruption", "TerminationNotice"),
+        passing=stop_code in ("SpotInterruption", "TerminationNotice")
+        or (stop_code == "TaskFailedToStart" and _NO_CAPACITY.search(task.get("stoppedReason", "")) is not None),
     )

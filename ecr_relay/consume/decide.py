@@ -55,6 +55,7 @@ class Copy:
     delivery: Delivery
     envelope: Envelope
     destination: Destination
+    max_tasks: int
     record: DigestRecord
     seen_at: int
 
@@ -164,4 +165,4 @@ class Decider:
                 break  # a dead run's; the claim takes it over, if nobody else does before
         if record.given_up(delivery.sent_at):
             return Fail(record.error or "given up")
-        return Copy(delivery, envelope, destination, record, seen_at)
+        return Copy(delivery, envelope, destination, self._relay.config.max_tasks(destination), record, seen_at)

@@ -62,7 +62,7 @@ def launch(ledger: Ledger, tasks: Tasks, reaper: Reaper, copies: Sequence[Copy])
 
 
 def _slot(ledger: Ledger, reaper: Reaper, run_id: str, copy: Copy) -> Slot | None:
-    wanted = (run_id, copy.destination.name, copy.envelope.lane, copy.destination.max_tasks)
+    wanted = (run_id, copy.destination.name, copy.envelope.lane, copy.max_tasks)
     slot = ledger.slots.take(*wanted)
     if slot is None and reaper.reap():
         slot = ledger.slots.take(*wanted)

@@ -50,7 +50,7 @@ class Reaper:
     def over(self, run: str, state: TaskState) -> None:
         """ECS shows that this run's task is no more: whatever it still claims has failed, with ECS's reason."""
         reason = f"the copy task ended before the copy did: {state.reason}"
-        self._give_up(run, Transient(reason), counts=not state.interrupted)
+        self._give_up(run, Transient(reason), counts=not state.passing)
 
     def _reap(self, slots: list[Slot]) -> int:
         runs = {slot.run: self._ledger.runs.get(slot.run) for slot in slots}

@@ -16,6 +16,10 @@ class FakeSkopeo:
     copied: list[str] = field(default_factory=list)
     during: Callable[[str], None] = lambda _image: None
     """Called in the middle of every copy, with what is copied: `host/repository@digest`, at the destination."""
+    outcome: dict[str, CopyError] = field(default_factory=dict)
+    """What a digest's copies end with."""
+    swallow: bool = False
+    """Say that all is well, and copy nothing."""
     stopped: bool = False
 
     def login(self, logins: Mapping[str, Login]) -> None: ...
@@ -25,8 +29,12 @@ class FakeSkopeo:
         self.during(f"{destination}@{digest}")
         if self.fail:
             raise self.fail.pop(0)
+        if digest in self.outcome:
+            raise self.outcome[digest]
         if self.stopped:
             raise Transient("stopped")
+        if self.swallow:
+            return
         self._copy(source, digest, destination)
 
     def _copy(self, source: str, digest: str, destination: str) -> None:

@@ -310,9 +310,9 @@ class World:
             self.tasks.begin(run)
             self._running.add(run)
         elif how == "never-started":
-            self.tasks.end(run, "TaskFailedToStart: CannotPullContainerError", started=False)
+            self.tasks.end(run, "TaskFailedToStart: CannotPullContainerError")
         else:
-            self.tasks.end(run, "SpotInterruption", interrupted=True)
+            self.tasks.end(run, "SpotInterruption", passing=True)
 
     def begin_to_last(self) -> str:
         """A task that waits begins its copy, which goes on for as long as nobody ends it; its run."""

@@ -136,3 +136,15 @@ def test_what_no_parameter_can_hold_is_refused() -> None:
     rules = "".join(f'[[rules]]\nrepositories = ["team-{number}/{"x" * 200}"]\n' for number in range(50))
     with pytest.raises(ConfigError, match="an SSM parameter holds 8192"):
         parse(GOOD + rules).to_parameter()
+
+
+@pytest.mark.parametrize(("destinations", "most"), [(1, 10), (2, 9), (3, 4), (4, 3), (12, 1)])
+def test_slow_destinations_never_starve_another(destinations: int, most: int) -> None:
+    again = GOOD[GOOD.index("[[") :]
+    config = parse(
+        GOOD + "".join(again.replace('"west"', f'"d{n}"').replace("mirror", f"m{n}") for n in range(destinations - 1))
+    )
+    assert {config.max_tasks(destination) for destination in config.destinations} == {most}
+    assert (destinations - 1) * most < 10 or destinations > 10
+    one = parse(GOOD.replace('prefix = "mirror"', "max_tasks = 2"))
+    assert one.max_tasks(one.destinations[0]) == 2

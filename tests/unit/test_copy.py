@@ -1,0 +1,167 @@
+"""The copier: what one run leaves in the ledger and at the destination, and how it is stopped."""
+
+import threading
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from ecr_relay.copy import Copier, copy_all
+from ecr_relay.copy.lease import Lease
+from ecr_relay.errors import Permanent, RegistryDown, Transient
+from ecr_relay.ledger import Job, Run, Target, WantedTag, slots
+from tests.unit.conftest import ACCOUNT, REGION, World
+
+SOURCE = f"{ACCOUNT}.{REGION}"
+
+
+def job(world: World, repository: str, content: str, *tags: str) -> Job:
+    digest = world.source.push(repository, content, *tags)
+    wanted = tuple(WantedTag(name=tag, seen_at=world.clock()) for tag in tags)
+    return Job(repository=repository, digest=digest, tags=wanted)
+
+
+def begin(world: World, *jobs: Job) -> tuple[Run, Copier]:
+    """A run whose slot and claims are taken, as the consumer leaves it."""
+    world.ledger.slots.take("run", "west", "push", 10)
+    for one in jobs:
+        world.ledger.digests.claim(world.ledger.digests.get(target(one), one.digest), "run", 0)
+    run = world.ledger.runs.put("run", SOURCE, "west", "push", jobs)
+    return run, Copier(world.relay, run, world.config.destinations[0], world.skopeo)  # type: ignore[arg-type]
+
+
+def target(one: Job) -> Target:
+    return Target(SOURCE, "west", one.repository)
+
+
+def status(world: World, one: Job) -> tuple[str, int]:
+    record = world.ledger.digests.get(target(one), one.digest)
+    return record.status, record.attempts
+
+
+def test_every_job_has_its_own_outcome(world: World) -> None:
+    good, bad, worse = (job(world, f"team/{name}", name, "1") for name in ("good", "bad", "worse"))
+    world.skopeo.outcome = {bad.digest: Transient("reset by peer"), worse.digest: Permanent("schema 1")}
+    run, copier = begin(world, good, bad, worse)
+    copy_all(copier, run.jobs)
+    assert [status(world, one) for one in (good, bad, worse)] == [("copied", 0), ("failed", 1), ("exhausted", 1)]
+    assert world.west.content["team/good"].tags == {"1": good.digest}
+
+
+def test_what_is_there_already_is_not_copied_again(world: World) -> None:
+    one = job(world, "team/app", "one", "1")
+    world.west.push("team/app", "one")
+    run, copier = begin(world, one)
+    copy_all(copier, run.jobs)
+    assert world.skopeo.copied == []
+    assert status(world, one) == ("copied", 0)
+    assert world.west.content["team/app"].tags == {"1": one.digest}
+
+
+def test_a_success_that_the_destination_does_not_confirm_is_none(world: World) -> None:
+    one = job(world, "team/app", "one", "1")
+    run, copier = begin(world, one)
+    world.skopeo.swallow = True
+    copy_all(copier, run.jobs)
+    record = world.ledger.digests.get(target(one), one.digest)
+    assert record.status == "failed"
+    assert "is not at the destination" in (record.error or "")
+
+
+def test_stopped_in_the_middle_no_attempt_counts(world: World) -> None:
+    one, other = job(world, "team/app", "one", "1"), job(world, "team/app", "two", "2")
+    run, copier = begin(world, one, other)
+    world.skopeo.during = lambda _: copier.stop()
+    copy_all(copier, run.jobs)
+    assert [status(world, each) for each in (one, other)] == [("waiting", 0), ("waiting", 0)]
+
+
+def test_a_registry_that_is_down_opens_the_breaker_and_counts_no_attempt(world: World) -> None:
+    one = job(world, "team/app", "one", "1")
+    run, copier = begin(world, one)
+    world.skopeo.outcome = {one.digest: RegistryDown("token has expired")}
+    copy_all(copier, run.jobs)
+    assert status(world, one) == ("waiting", 0)
+    breaker = world.ledger.notes.breaker("west")
+    assert breaker is not None
+    assert breaker.reason == "token has expired"
+
+
+def test_one_immutable_tag_of_two_keeps_the_other_from_nothing(world: World) -> None:
+    immutable = world.config.destinations[0].new_repository.model_copy(update={"immutable_tags": True})
+    world.west.ensure_repository("team/app", immutable)
+    other = world.west.push("team/app", "other", "taken")
+    one = job(world, "team/app", "one", "taken", "free")
+    run, copier = begin(world, one)
+    copy_all(copier, run.jobs)
+    assert world.west.content["team/app"].tags == {"taken": other, "free": one.digest}
+    assert world.ledger.tags.get(target(one), "taken").failed_at is not None
+    assert world.ledger.tags.get(target(one), "free").says(one.digest, None)
+
+
+def test_siblings_wait_for_the_first_of_their_repository_and_for_no_other(world: World) -> None:
+    first, second = job(world, "a/app", "1", "1"), job(world, "a/app", "2", "2")
+    other = job(world, "b/app", "3", "3")
+    run, copier = begin(world, first, second, other)
+    arrived = threading.Event()
+
+    def during(image: str) -> None:
+        if first.digest in image:
+            assert arrived.wait(10), "another repository's image waits for this one"
+            assert second.digest not in world.skopeo.copied, "a sibling did not wait"
+        elif other.digest in image:
+            arrived.set()
+
+    world.skopeo.during = during
+    copy_all(copier, run.jobs)
+    assert [status(world, each)[0] for each in (first, second, other)] == ["copied"] * 3
+
+
+@pytest.mark.parametrize("lost", ["taken by another", "out of reach"])
+def test_a_lease_that_cannot_be_kept_ends_the_copier_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr("ecr_relay.copy.lease.RENEW_S", 0.01)
+    world.ledger.slots.take("run", "west", "push", 10)
+    slot = world.ledger.slots.begin("run", "me")
+    assert slot is not None
+    reasons: list[str] = []
+    ended = threading.Event()
+
+    def on_lost(reason: str) -> None:
+        reasons.append(reason)
+        ended.set()
+
+    if lost == "taken by another":
+        world.ledger.slots.free("run", slot.number)
+    else:
+        monkeypatch.setattr(world.ledger.slots, "renew", unreachable)
+        world.clock.tick((slots.LEASE_MS - slots.LAST_WORDS_MS) / 1000)
+    lease = Lease(world.ledger, slot, "me", on_lost)
+    assert ended.wait(10)
+    lease.end()
+    assert len(reasons) == 1
+
+
+def unreachable(*_: object) -> None:
+
+    raise EndpointConnectionError(endpoint_url="https://dynamodb")
+
+
+def test_a_lease_is_renewed_until_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecr_relay.copy.lease.RENEW_S", 0.01)
+    world.ledger.slots.take("run", "west", "push", 10)
+    slot = world.ledger.slots.begin("run", "me")
+    assert slot is not None
+    renewed = threading.Event()
+    renew = world.ledger.slots.renew
+
+    def seen(*arguments: object) -> object:
+        renewed.set()
+        return renew(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.ledger.slots, "renew", seen)
+    lease = Lease(world.ledger, slot, "me", lambda reason: pytest.fail(reason))
+    assert renewed.wait(10)
+    lease.end()
+    (held,) = world.ledger.slots.held()
+    assert held.phase == "ended"
