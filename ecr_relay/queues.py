@@ -15,6 +15,8 @@ RECONCILE_GROUP: Final = "reconcile"
 """All reconcile messages are one tenant of the fair queue, so that a backfill is served after pushes."""
 _SEND_BATCH: Final = 10
 """SendMessageBatch takes 10 messages (SQS quotas)."""
+REPEAT_S: Final = 60
+"""How long a message waits while AWS does not answer the relay as it should."""
 _DELAYS_S: Final[dict[Lane, tuple[int, int]]] = {"push": (5, 60), "reconcile": (120, 600)}
 """The shortest and longest wait of a deferred message; a push waits longer the older it is."""
 
@@ -54,6 +56,12 @@ class CopyQueue:
         self._client.send_message(
             QueueUrl=self.url, MessageBody=envelope.body(), DelaySeconds=delay, **_group(envelope.lane)
         )
+        return delay
+
+    def repeat(self, body: str) -> int:
+        """Send a message's own body once more, to be seen after a wait; the wait in seconds."""
+        delay = round(REPEAT_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+        self._client.send_message(QueueUrl=self.url, MessageBody=body, DelaySeconds=delay)
         return delay
 
     def hide(self, receipt_handle: str, seconds: int) -> None:

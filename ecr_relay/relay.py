@@ -1,5 +1,6 @@
 """The composition: from a program's settings to the configuration, the ledger and the registries it works with."""
 
+import logging
 import time
 from functools import cached_property
 from typing import Final
@@ -14,6 +15,8 @@ from ecr_relay.errors import ConfigError
 from ecr_relay.ledger import Ledger, Target, open_table
 from ecr_relay.registries import Registry
 from ecr_relay.settings import CommonSettings
+
+_log = logging.getLogger(__name__)
 
 CONFIG_AGE_S: Final = 60
 """How long a function works by a configuration before it reads the parameter again."""
@@ -62,12 +65,20 @@ class Composer:
         self._relay: Relay | None = None
 
     def relay(self) -> Relay:
-        """By the parameter as it is now, or was a minute ago. Raises ConfigError."""
+        """By the parameter as it is now, or was a minute ago; by the last good one if it cannot be read.
+
+        Raises ConfigError when there was none.
+        """
         if self._relay is None or time.monotonic() - self._read_at > CONFIG_AGE_S:
-            text = self._read()
+            try:
+                text = self._read()
+                if self._relay is None or text != self._text:
+                    self._text, self._relay = text, Relay(RelayConfig.from_parameter(text), self._ledger)
+            except ConfigError:
+                if self._relay is None:
+                    raise
+                _log.exception("the configuration cannot be read; going on by the last one")
             self._read_at = time.monotonic()
-            if self._relay is None or text != self._text:
-                self._text, self._relay = text, Relay(RelayConfig.from_parameter(text), self._ledger)
         return self._relay
 
     def _read(self) -> str:

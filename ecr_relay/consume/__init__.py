@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from ecr_relay.consume.decide import Copy, Decider, Decision, Delivery, Done, Fail, Wait
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ecr_relay.consume.decide import Again, Copy, Decider, Decision, Delivery, Done, Fail, Wait
 from ecr_relay.consume.launch import Launched, launch
 from ecr_relay.consume.reap import Reaper
 from ecr_relay.consume.supervise import supervise
@@ -57,10 +59,10 @@ def _decide(decider: Decider, delivery: Delivery) -> Decision:
     try:
         return decider.decide(delivery)
     except CopyError as error:
-        return _own_trouble(delivery, error)
+        return _trouble(delivery, error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not fail the other nine
         _log.exception("deciding failed", extra={"message_id": delivery.message_id})
-        return _own_trouble(delivery, error)
+        return _trouble(delivery, error)
 
 
 def _copy(
@@ -80,7 +82,7 @@ def _copy(
             result = launch(ledger, tasks, reaper, group)
         except Exception as error:  # noqa: BLE001 - the other groups go on; the reaper ends what was begun here
             _log.exception("launching failed", extra={"destination": group[0].destination.name})
-            yield from ((copy, _own_trouble(copy.delivery, error)) for copy in group)
+            yield from ((copy, _trouble(copy.delivery, error)) for copy in group)
             continue
         if isinstance(result, Launched):
             _log.info("launched", extra={"run": result.run.id, "task": result.task, "jobs": len(result.run.jobs)})
@@ -101,9 +103,10 @@ def _copy(
         yield from outcomes
 
 
-def _own_trouble(delivery: Delivery, error: Exception) -> Fail:
-    """Not the image's: SQS brings the message back."""
-    return Fail(f"{type(error).__name__}: {error}", attempt=delivery.receives)
+def _trouble(delivery: Delivery, error: Exception) -> Again | Fail:
+    """AWS does not answer as it should: that is waiting, however long. Anything else may be the message's doing."""
+    reason = f"{type(error).__name__}: {error}"
+    return Again(reason) if isinstance(error, ClientError | BotoCoreError) else Fail(reason, attempt=delivery.receives)
 
 
 def _outcome(ledger: Ledger, copy: Copy) -> Decision:
@@ -166,6 +169,10 @@ def _tell(ledger: Ledger, queue: CopyQueue, delivery: Delivery, decision: Decisi
         case Wait(waiting, reason):
             delay = queue.defer(waiting, ledger.clock())
             _log.info("deferred", extra=facts | {"reason": reason, "seconds": delay})
+            return True
+        case Again(reason):
+            delay = queue.repeat(delivery.body)
+            _log.warning("again", extra=facts | {"reason": reason, "seconds": delay})
             return True
         case Fail(reason, attempt):
             ledger.notes.refuse(delivery.message_id, reason)

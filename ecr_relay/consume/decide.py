@@ -41,6 +41,13 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """The relay's own trouble, not the image's: the same message is sent once more, so that no receive counts."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """A batch item failure. `attempt` is how many were made, for the backoff; None: no further one is worth while."""
 
@@ -60,7 +67,7 @@ class Copy:
     seen_at: int
 
 
-Decision = Done | Wait | Fail | Copy
+Decision = Done | Wait | Again | Fail | Copy
 
 
 class Decider:

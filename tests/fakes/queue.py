@@ -11,6 +11,7 @@ from ecr_relay.queues import wait_seconds
 class FakeQueue:
     sent: list[Envelope] = field(default_factory=list)
     deferred: list[Envelope] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
     hidden: dict[str, int] = field(default_factory=dict)
     backlog: int = 0
 
@@ -22,6 +23,10 @@ class FakeQueue:
     def defer(self, envelope: Envelope, now: int) -> int:
         self.deferred.append(envelope)
         return wait_seconds(envelope.lane, (now - envelope.first_seen) / 1000)
+
+    def repeat(self, body: str) -> int:
+        self.repeated.append(body)
+        return 60
 
     def hide(self, receipt_handle: str, seconds: int) -> None:
         self.hidden[receipt_handle] = seconds

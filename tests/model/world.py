@@ -116,6 +116,11 @@ class ModelQueue:
         self.put(envelope.body(), delay)
         return delay
 
+    def repeat(self, body: str) -> int:
+        self._world.on_call("SendMessage")
+        self.put(body, 45)
+        return 45
+
     def hide(self, receipt_handle: str, seconds: int) -> None:
         self._world.on_call("ChangeMessageVisibility")
         if receipt_handle in self.messages:

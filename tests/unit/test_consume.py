@@ -1,8 +1,10 @@
 """The consumer, from a message to its outcome: what is copied, skipped, retagged, deferred, failed."""
 
 import json
+from collections.abc import Callable
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ecr_relay.config import RelayConfig
 from ecr_relay.errors import Permanent, RegistryDown, Transient
@@ -327,3 +329,44 @@ def test_a_push_for_two_destinations_is_split(world: World) -> None:
     assert two.consume(*(two.delivery(envelope.body()) for envelope in two.queue.sent)) == []
     assert [registry.content["team/app"].tags for registry in two.destinations.values()] == [{"1.0": digest}] * 2
     assert len(two.tasks.started) == 2
+
+
+def test_a_ledger_that_is_away_dead_letters_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    error = ClientError({"Error": {"Code": "InternalServerError", "Message": "try again"}}, "GetItem")
+    with monkeypatch.context() as broken:
+        broken.setattr(world.ledger.tags, "get", raising(error))
+        assert world.consume(world.delivery(event)) == []
+    assert world.queue.repeated == [event]
+    with monkeypatch.context() as broken:
+        broken.setattr(world.ledger.digests, "claim", raising(error))
+        assert world.consume(world.delivery(event)) == []
+    assert world.queue.repeated == [event, event]
+    world.clock.tick(400)
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+
+
+def test_a_bug_fails_its_message_and_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, event = world.push("team/app", "one", "1.0")
+    with monkeypatch.context() as broken:
+        broken.setattr(world.ledger.tags, "get", raising(KeyError("oops")))
+        delivery, ignored = world.delivery(event), world.delivery(world.event("team/app", "sha256:" + "0" * 64, None))
+        assert world.consume(delivery, ignored) == [delivery.message_id]
+
+
+def test_an_outcome_that_cannot_be_told_leaves_the_message_where_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, event = world.push("team/app", "one", "1.0")
+    world.tasks.at_once = False
+    monkeypatch.setattr(world.queue, "defer", raising(KeyError("sqs")))
+    delivery = world.delivery(event)
+    assert world.consume(delivery) == [delivery.message_id]
+
+
+def raising(error: Exception) -> Callable[..., object]:
+    def raise_it(*_: object) -> object:
+        raise error
+
+    return raise_it

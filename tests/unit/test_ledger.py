@@ -235,3 +235,37 @@ def test_all_tasks_together_keep_to_the_rate_of_putting(world: World) -> None:
     assert world.ledger.quota.reserve("2.us", 5, 8.0) == 0
     world.clock.tick(60)
     assert world.ledger.quota.reserve("1.us", 1, 8.0) == 0
+
+
+def test_of_two_that_take_a_slot_at_once_each_gets_its_own() -> None:
+    table: Any = FakeTable()
+    ledger = World(RelayConfig.model_validate_json(json.dumps(CONFIG)), table=table).ledger
+    taken = []
+
+    def meanwhile(operation: str) -> None:
+        """The other takes its slot after the first has looked, and before it writes."""
+        if operation == "UpdateItem":
+            table.hook = lambda _: None
+            taken.append(ledger.slots.take("other", "west", "push", 10))
+
+    table.hook = meanwhile
+    taken.append(ledger.slots.take("first", "west", "push", 10))
+    assert {slot.run: slot.number for slot in taken if slot} == {"other": 0, "first": 1}
+
+
+@pytest.mark.parametrize(("lane", "max_tasks"), [("reconcile", 10), ("push", 2)])
+def test_of_two_that_take_the_last_of_a_share_at_once_none_exceeds_it(lane: str, max_tasks: int) -> None:
+    table: Any = FakeTable()
+    ledger = World(RelayConfig.model_validate_json(json.dumps(CONFIG)), table=table).ledger
+    most = RECONCILE_SLOTS if lane == "reconcile" else max_tasks
+    for number in range(most - 1):
+        ledger.slots.take(f"run-{number}", "west", lane, max_tasks)
+
+    def meanwhile(operation: str) -> None:
+        if operation == "UpdateItem":
+            table.hook = lambda _: None
+            ledger.slots.take("other", "west", lane, max_tasks)
+
+    table.hook = meanwhile
+    ledger.slots.take("first", "west", lane, max_tasks)
+    assert len(ledger.slots.held()) <= most

@@ -40,6 +40,12 @@ def test_a_deferred_message_is_the_same_later(queue: CopyQueue) -> None:
     assert queue.waiting() == 1
 
 
+def test_a_repeated_message_is_the_same_later(queue: CopyQueue) -> None:
+    assert 30 <= queue.repeat("as it was") <= 60
+    assert queue.waiting() == 1
+    assert boto3.client("sqs").receive_message(QueueUrl=queue.url).get("Messages") is None
+
+
 def test_a_hidden_message_comes_back(queue: CopyQueue) -> None:
     client = boto3.client("sqs")
     queue.send([envelope(1)])
