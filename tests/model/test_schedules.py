@@ -247,3 +247,67 @@ def test_9_the_destination_is_out_of_order_for_an_hour(world: World) -> None:
     world.settle()
     assert [tags(world, f"a/{number}x") for number in range(20)] == [{"latest": digest} for digest in digests]
     assert world.queue.dead == []
+
+
+# Found by random programs, and kept.
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("at", range(1, 30))
+def test_a_claim_is_not_taken_from_a_live_run_by_one_that_looked_while_the_old_run_died(
+    world: World, at: int, moved: bool
+) -> None:
+    x = world.push("a/one", "latest", "x", lost=True)
+    world.push("a/one", "latest", "y")
+    world.deliver(1, seconds=0)
+    world.tick(125)
+    world.lose_task(0, "never-started")
+    # A message about y itself, or one about x, whose tag has moved on to y.
+    if moved:
+        world.queue.put(world.event("a/one", x, "latest"))
+    else:
+        world.push("a/one", "v1", "y")
+
+    def another() -> None:
+        world.push("a/one", "v2", "y")
+        world.deliver(10, seconds=0)
+
+    world.deliver(10, Interruption(at, "meanwhile", another), seconds=0)  # and `check` finds two tasks for one image
+    world.settle()
+    assert not world.differences()
+
+
+@pytest.mark.parametrize("at", range(1, 25))
+def test_a_claim_is_not_forgotten_by_one_that_found_the_image_gone_before(world: World, at: int) -> None:
+    digest = world.push("a/one", "latest", "y")
+    world.settle()
+    world.west.delete("a/one", digest)
+    for tag in ("v1", "v2"):
+        world.push("a/one", tag, "y")
+    world.deliver(1, Interruption(at, "meanwhile", lambda: world.deliver(1, seconds=0) and None), seconds=0)
+    world.settle()
+    assert tags(world).keys() >= {"v1", "v2"}
+
+
+@pytest.mark.parametrize("at", range(1, 16))
+def test_a_put_that_lands_after_its_lock_was_broken_is_doubted(world: World, at: int) -> None:
+    """An old event of x is at work while the source has y, and stalls; the source goes back to x, and that commits."""
+    x = world.push("a/one", "latest", "x")
+    world.push("a/one", "other", "y")
+    world.settle()
+    old = world.event("a/one", x, "latest")
+    world.push("a/one", "latest", "y")
+    world.settle()
+    world.push("a/one", "latest", "y", lost=True)
+    world.west.content["a/one"].tags["latest"] = x  # somebody meddled: y has to be put again
+    world.queue.put(old)
+
+    def back() -> None:
+        world.push("a/one", "latest", "x")
+        world.tick(200)
+        world.deliver(10, seconds=0)
+
+    world.deliver(1, Interruption(at, "meanwhile", back), seconds=0)
+    world.settle()
+    if world.source.content["a/one"].tags["latest"] == x:
+        assert tags(world)["latest"] == x
