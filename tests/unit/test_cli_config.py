@@ -92,7 +92,7 @@ def test_show_prints_what_is_in_force_with_every_default(office: Office, file: P
     assert 'reconcile_at = "03:00"' in shown
     assert office.run("config", "show", "--file", str(file)).stdout == shown
     answer = office.json("config", "show")
-    assert answer["destinations"][0]["max_tasks"] == 10
+    assert answer["destinations"][0]["put_image_per_second"] == 8.0
 
 
 def test_push_publishes_rules_and_says_what_changed(office: Office, file: Path) -> None:
