@@ -69,7 +69,7 @@ deploy: $(READY) ## to the AWS account that the environment's credentials are of
 	scripts/deploy $(CONFIG)
 
 local: $(LOCAL) ## the pipeline on this machine, until interrupted
-	@$(BIN)/ecr-relay local up
+	@$(BIN)/ecr-relay local up --state .ecr-relay
 
 lock: $(READY) ## pin anew what pyproject.toml asks for
 	cd requirements && for extra in dev lambda copier; do \

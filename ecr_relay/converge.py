@@ -50,6 +50,7 @@ class JustCopied:
     seen_at: int
 
 
+TRIES: Final = 3
 TURN_S: Final = 10.0
 """How long a tag's put waits for its turn in PutImage's quota; the lock must outlast it."""
 
@@ -73,9 +74,20 @@ def converge(
 
     Raises TagTaken (noted in the tag's record: permanent), or another CopyError, which is noted nowhere.
     """
-    held = ledger.tags.acquire(place.target, tag, uuid4().hex)
-    if held is None:
-        return Busy()
+    for _ in range(TRIES):
+        held = ledger.tags.acquire(place.target, tag, uuid4().hex)
+        if held is None:
+            return Busy()
+        outcome = _with_lock(ledger, place, tag, held, as_of, just_copied)
+        if outcome is not None:
+            return outcome
+        # The lock was lost before a put had landed: what is there now may be old, so look at once.
+    return Busy()
+
+
+def _with_lock(
+    ledger: Ledger, place: Place, tag: str, held: TagRecord, as_of: int | None, just_copied: JustCopied | None
+) -> Applied | Busy | Gone | NeedsCopy | None:
     try:
         return _under_lock(ledger, place, tag, held, as_of, just_copied)
     except _NotNow:
@@ -90,7 +102,8 @@ def converge(
 
 def _under_lock(
     ledger: Ledger, place: Place, tag: str, held: TagRecord, as_of: int | None, just_copied: JustCopied | None
-) -> Applied | Busy | Gone | NeedsCopy:
+) -> Applied | Busy | Gone | NeedsCopy | None:
+    """None when the lock was lost before a put had landed."""
     while ledger.tags.held(held):
         seen_at = ledger.clock()
         digest = place.source.resolve(place.source_repository, tag)
@@ -100,25 +113,27 @@ def _under_lock(
         record = _copied(ledger, place, digest, as_of)
         if record is None:
             if just_copied is not None and just_copied.seen_at > held.seen_at:
-                _put(ledger, place, tag, just_copied.digest)
+                _put(ledger, place, tag, held, just_copied.digest)
                 if not ledger.tags.put_for_now(place.target, tag, held, just_copied.digest, just_copied.seen_at):
                     ledger.tags.doubt(place.target, tag)
+                    return None
             else:
                 ledger.tags.release(place.target, tag, held)
             return NeedsCopy(digest, seen_at)
         if not ledger.tags.held(held):
             break
         try:
-            moved = _put(ledger, place, tag, digest)
+            moved = _put(ledger, place, tag, held, digest)
         except Missing:
             # The destination has lost what the ledger says it has: it must be copied again.
             ledger.digests.forget(record)
             continue
         if ledger.tags.commit(place.target, tag, held, digest, seen_at):
             return Applied(digest, moved)
-        if moved:
-            ledger.tags.doubt(place.target, tag)
-        return Busy()
+        if not moved:
+            return Busy()
+        ledger.tags.doubt(place.target, tag)
+        return None
     ledger.tags.release(place.target, tag, held)
     return Busy()
 
@@ -134,16 +149,18 @@ def _copied(ledger: Ledger, place: Place, digest: str, as_of: int | None) -> Dig
     return None
 
 
-def _put(ledger: Ledger, place: Place, tag: str, digest: str) -> bool:
+def _put(ledger: Ledger, place: Place, tag: str, held: TagRecord, digest: str) -> bool:
     if place.destination.resolve(place.destination_repository, tag) == digest:
         return False
-    turn = ledger.quota.reserve(place.settings.id, 1, place.settings.put_image_per_second)
-    if turn > TURN_S:
+    turn = ledger.quota.reserve(place.settings.id, 1, place.settings.put_image_per_second, TURN_S)
+    if turn is None:
         raise _NotNow
     ledger.sleep(turn)
+    if not ledger.tags.held(held):
+        raise _NotNow
     place.destination.put_tag(place.destination_repository, digest, tag)
     return True
 
 
 class _NotNow(Exception):
-    """PutImage's quota is spoken for, for longer than the lock may be held."""
+    """PutImage's quota is spoken for, or the lock is nearly over."""

@@ -77,9 +77,13 @@ _TABLE: Final[tuple[tuple[str, re.Pattern[str], type[CopyError]], ...]] = tuple(
         (_ANY, r"ImageTagAlreadyExists|\btag invalid\b|cannot be overwritten because", TagTaken),
         (_ANY, r"Instructed to preserve digests|Source image rejected|unsupported manifest", Permanent),
         (_ANY, r"invalid reference format|unimplemented manifest MIME type|unsupported schema", Permanent),
-        # The source. That it is away or refuses passes, or fails this image alone: it is no fault of the destination.
+        # The source.
         (_FROM, r"from manifest list: .*(?:manifest unknown|name unknown)", Transient),  # a child, not the image
         (_FROM, r"initializing source.*(?:manifest unknown|name unknown|repository name not known)", Missing),
+        # Credentials, quota and network of the source as a whole: no image is to blame.
+        (_FROM, _AUTHENTICATION, RegistryDown),
+        (_FROM, _THROTTLED, RegistryDown),
+        (_FROM, r"dial tcp|connection refused|no such host|TLS handshake timeout|network is unreachable", RegistryDown),
         (_FROM, r"", Transient),
         # AWS's APIs, by the exception's name.
         (_TO, r"RepositoryNotFoundException|ImageNotFoundException", Missing),

@@ -61,7 +61,8 @@ class CopyQueue:
     def repeat(self, body: str) -> int:
         """Send a message's own body once more, to be seen after a wait; the wait in seconds."""
         delay = round(REPEAT_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-        self._client.send_message(QueueUrl=self.url, MessageBody=body, DelaySeconds=delay)
+        lane: Lane = "reconcile" if '"lane":"reconcile"' in body else "push"
+        self._client.send_message(QueueUrl=self.url, MessageBody=body, DelaySeconds=delay, **_group(lane))
         return delay
 
     def hide(self, receipt_handle: str, seconds: int) -> None:

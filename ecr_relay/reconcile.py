@@ -68,13 +68,16 @@ class Reconciler:
         record = progress.get(source)
         if request.action == "start" or (record is not None and record.status == "done" and record.again):
             mine = uuid4().hex
-            record = progress.start(source, mine, request.repositories)
+            # What was asked for during the last run was a full one.
+            only = () if record is not None and record.status == "done" and record.again else request.repositories
+            record = progress.start(source, mine, only)
             return self._go_on(record) if record.run == mine else _answer("running", record)
         if record is None or record.status == "done":
             return Answer(status="idle")
         if self._relay.ledger.clock() - record.worked_at < BUSY_MS:
             return _answer("running", record)
-        return self._go_on(record)
+        taken = progress.take(source, record)
+        return _answer("running", record) if taken is None else self._go_on(taken)
 
     def _go_on(self, record: ProgressRecord) -> Answer:
         source, progress = self._relay.config.source.id, self._relay.ledger.progress
@@ -152,7 +155,13 @@ class Reconciler:
             if not self._more_time() or len(plan) >= PLAN_LIMIT:
                 return Answer(status="running", cursor=cursor, counts=counts, plan=plan)
             for destination in self._relay.config.destinations:
-                for wanted in self._difference(destination, repository, counts):
+                try:
+                    difference = list(self._difference(destination, repository, counts))
+                except CopyError as error:
+                    counts["failures"] += 1
+                    _log.warning("not compared", extra={"repository": repository, "error": str(error)})
+                    continue
+                for wanted in difference:
                     counts["enqueued"] += 1
                     plan.append(
                         {

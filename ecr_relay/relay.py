@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Final
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ecr_relay import credentials
@@ -18,6 +19,8 @@ from ecr_relay.settings import CommonSettings
 
 _log = logging.getLogger(__name__)
 
+BOUNDED: Final = Config(connect_timeout=2, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
+"""Of AWS's control plane: botocore's own minute a try would outlast an invocation."""
 CONFIG_AGE_S: Final = 60
 """How long a function works by a configuration before it reads the parameter again."""
 
@@ -58,8 +61,8 @@ class Composer:
 
     def __init__(self, settings: CommonSettings) -> None:
         self._parameter = settings.config_parameter
-        self._ssm = boto3.client("ssm")
-        self._ledger = Ledger(open_table(settings.ledger_table))
+        self._ssm = boto3.client("ssm", config=BOUNDED)
+        self.ledger = Ledger(open_table(settings.ledger_table))
         self._text = ""
         self._read_at = float("-inf")
         self._relay: Relay | None = None
@@ -73,7 +76,7 @@ class Composer:
             try:
                 text = self._read()
                 if self._relay is None or text != self._text:
-                    self._text, self._relay = text, Relay(RelayConfig.from_parameter(text), self._ledger)
+                    self._text, self._relay = text, Relay(RelayConfig.from_parameter(text), self.ledger)
             except ConfigError:
                 if self._relay is None:
                     raise

@@ -51,7 +51,7 @@ class TaskState:
     pending: bool
     reason: str = ""
     passing: bool = False
-    """Whether it ended for want of capacity, or because Spot took it: nobody's fault, and it may be better soon."""
+    """Whether it ended for want of capacity, or was stopped: not the copy's fault, and it may be better soon."""
 
 
 class Tasks:
@@ -99,18 +99,12 @@ class Tasks:
         raise LaunchRefused(f"RunTask: no task: {reasons or 'no reason given'}", passing=True)
 
     def states(self, arns: Iterable[str]) -> dict[str, TaskState]:
-        """By ARN. A task that ECS has forgotten (an hour after it stopped) is over."""
+        """By ARN, of those that ECS knows: not yet of one just launched, and no more an hour after it stopped."""
         wanted = list(arns)
         if not wanted:
             return {}
         answer = self._client.describe_tasks(cluster=self._settings.cluster, tasks=wanted)
-        found = {task["taskArn"]: _state(task) for task in answer["tasks"]}
-        gone = {
-            arn: TaskState(arn, over=True, pending=False, reason="ECS knows it no more")
-            for arn in wanted
-            if arn not in found
-        }
-        return found | gone
+        return {task["taskArn"]: _state(task) for task in answer["tasks"]}
 
     def of_run(self, run: str) -> str | None:
         """The ARN of a run's task, for when RunTask's answer was lost; also one that stopped within the hour."""
@@ -138,6 +132,6 @@ def _state(task: "TaskTypeDef") -> TaskState:
         over=status in ("DEPROVISIONING", "STOPPED"),
         pending=status in ("PROVISIONING", "PENDING", "ACTIVATING"),
         reason=": ".join(part for part in parts if part),
-        passing=stop_code in ("SpotInterruption", "TerminationNotice")
+        passing=stop_code in ("SpotInterruption", "TerminationNotice", "UserInitiated")
         or (stop_code == "TaskFailedToStart" and _NO_CAPACITY.search(task.get("stoppedReason", "")) is not None),
     )

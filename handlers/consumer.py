@@ -9,8 +9,9 @@ from aws_lambda_powertools.logging.utils import copy_config_to_registered_logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from ecr_relay.consume import Delivery, consume
+from ecr_relay.errors import ConfigError
 from ecr_relay.queues import CopyQueue
-from ecr_relay.relay import Composer
+from ecr_relay.relay import BOUNDED, Composer
 from ecr_relay.settings import ConsumerSettings
 from ecr_relay.tasks import Tasks
 
@@ -18,8 +19,8 @@ logger = Logger(service="consumer")
 copy_config_to_registered_loggers(logger, include={"ecr_relay"})
 settings = ConsumerSettings.from_environment(os.environ)
 composer = Composer(settings)
-queue = CopyQueue(boto3.client("sqs"), settings.queue_url)
-tasks = Tasks(boto3.client("ecs"), settings)
+queue = CopyQueue(boto3.client("sqs", config=BOUNDED), settings.queue_url)
+tasks = Tasks(boto3.client("ecs", config=BOUNDED), settings)
 
 SETTLE_S = 30
 """What is kept of the function's time for telling SQS the outcome of up to ten messages."""
@@ -37,6 +38,20 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dic
         )
         for record in event["Records"]
     ]
-    seconds = min(settings.supervise_seconds, context.get_remaining_time_in_millis() / 1000 - SETTLE_S)
-    failed = consume(deliveries, composer.relay(), queue, tasks, seconds)
+    try:
+        relay = composer.relay()
+    except ConfigError:
+        # No message is to blame, so none may use up a receive. The error is in the log, and in the alarm on lag.
+        logger.exception("no configuration; the messages are sent again")
+        for delivery in deliveries:
+            queue.repeat(delivery.body)
+        return {"batchItemFailures": []}
+    failed = consume(
+        deliveries,
+        relay,
+        queue,
+        tasks,
+        settings.supervise_seconds,
+        seconds_left=lambda: context.get_remaining_time_in_millis() / 1000 - SETTLE_S,
+    )
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}

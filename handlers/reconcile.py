@@ -10,14 +10,14 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from ecr_relay.queues import CopyQueue
 from ecr_relay.reconcile import Reconciler, Request
-from ecr_relay.relay import Composer
+from ecr_relay.relay import BOUNDED, Composer
 from ecr_relay.settings import ReconcileSettings
 
 logger = Logger(service="reconcile")
 copy_config_to_registered_loggers(logger, include={"ecr_relay"})
 settings = ReconcileSettings.from_environment(os.environ)
 composer = Composer(settings)
-queue = CopyQueue(boto3.client("sqs"), settings.queue_url)
+queue = CopyQueue(boto3.client("sqs", config=BOUNDED), settings.queue_url)
 
 KEEP_MS = 120_000
 """What is kept of the function's time: one repository of 100,000 images takes about a minute to list on both sides."""

@@ -5,9 +5,11 @@ moves it to the dead-letter queue. Whatever must wait is sent again with a delay
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -15,7 +17,7 @@ from ecr_relay.consume.decide import Again, Copy, Decider, Decision, Delivery, D
 from ecr_relay.consume.launch import Launched, launch
 from ecr_relay.consume.reap import Reaper
 from ecr_relay.consume.supervise import supervise
-from ecr_relay.errors import CopyError, Malformed
+from ecr_relay.errors import CopyError, Malformed, Transient
 from ecr_relay.ledger import Ledger
 from ecr_relay.messages import Envelope, PushEvent, parse
 from ecr_relay.queues import CopyQueue, backoff_seconds
@@ -23,6 +25,9 @@ from ecr_relay.relay import Relay
 from ecr_relay.tasks import Tasks
 
 __all__ = ["Delivery", "consume"]
+
+PATIENCE_MS: Final = 3_600_000
+"""How old a message may be, whose registries do not answer, before that counts: an outage of an hour loses nothing."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,19 +39,28 @@ def consume(
     tasks: Tasks,
     supervise_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
+    seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> list[str]:
-    """The ids of the messages that failed. One message's trouble is never another's."""
+    """The ids of the messages that failed. One message's trouble is never another's.
+
+    `seconds_left` until nothing more may be begun: what is not decided by then is sent again.
+    """
     reaper = Reaper(relay.ledger, tasks)
     decider = Decider(relay, queue, reaper)
     failed: list[str] = []
     copies: list[Copy] = []
     for delivery in deliveries:
-        decision = _decide(decider, delivery)
+        decision = (
+            _decide(decider, delivery, relay.ledger.clock())
+            if seconds_left() > 0
+            else Again("no time was left to decide")
+        )
         if isinstance(decision, Copy):
             copies.append(decision)
         elif not _settle(relay.ledger, queue, delivery, decision):
             failed.append(delivery.message_id)
-    outcomes = _copy(relay.ledger, tasks, reaper, copies, supervise_seconds, sleep)
+    seconds = min(supervise_seconds, seconds_left())
+    outcomes = _copy(relay.ledger, tasks, reaper, copies, seconds, sleep)
     failed += [
         copy.delivery.message_id
         for copy, outcome in outcomes
@@ -55,9 +69,14 @@ def consume(
     return failed
 
 
-def _decide(decider: Decider, delivery: Delivery) -> Decision:
+def _decide(decider: Decider, delivery: Delivery, now: int) -> Decision:
     try:
         return decider.decide(delivery)
+    except Transient as error:
+        # A registry that does not answer for a while is no attempt at a copy; but not for ever.
+        reason = f"{type(error).__name__}: {error}"
+        young = now - _first_seen(delivery) < PATIENCE_MS
+        return Again(reason) if young else Fail(reason, attempt=delivery.receives)
     except CopyError as error:
         return _trouble(delivery, error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not fail the other nine
@@ -89,18 +108,23 @@ def _copy(
             launched.append(result)
             yield from ((copy, Wait(copy.envelope, reason)) for copy, reason in result.waiting)
         elif result.failed:
-            yield from ((copy, _outcome(ledger, copy)) for copy in result.copies)
+            yield from ((copy, _outcome_of(ledger, copy)) for copy in result.copies)
         else:
             yield from ((copy, Wait(copy.envelope, result.reason)) for copy in result.copies)
     copies = [copy for entry in launched for copy in entry.copies]
     try:
         supervise(ledger, tasks, reaper, launched, seconds, sleep)
-        outcomes = [(copy, _outcome(ledger, copy)) for copy in copies]
-    except Exception as error:  # noqa: BLE001 - the tasks go on; their messages look again later
+    except Exception:  # noqa: BLE001 - the tasks go on; their messages look again later
         _log.exception("supervising failed")
-        yield from ((copy, Wait(copy.envelope, f"not supervised: {error}")) for copy in copies)
-    else:
-        yield from outcomes
+    yield from ((copy, _outcome_of(ledger, copy)) for copy in copies)
+
+
+def _outcome_of(ledger: Ledger, copy: Copy) -> Decision:
+    try:
+        return _outcome(ledger, copy)
+    except Exception as error:  # noqa: BLE001 - what became of it is in the ledger, for the next look
+        _log.exception("the outcome could not be read", extra={"message_id": copy.delivery.message_id})
+        return Wait(copy.envelope, f"{type(error).__name__}: {error}")
 
 
 def _trouble(delivery: Delivery, error: Exception) -> Again | Fail:
@@ -159,6 +183,15 @@ def _facts(delivery: Delivery, envelope: Envelope | None) -> dict[str, object]:
     if envelope is not None:
         facts |= envelope.model_dump(exclude={"v", "source"}, exclude_none=True)
     return facts
+
+
+def _first_seen(delivery: Delivery) -> int:
+    """ms since the epoch: when its event happened, however often it was sent since."""
+    with suppress(Malformed):
+        message = parse(delivery.body)
+        if isinstance(message, PushEvent | Envelope):
+            return message.first_seen
+    return delivery.sent_at
 
 
 def _tell(ledger: Ledger, queue: CopyQueue, delivery: Delivery, decision: Decision, facts: dict[str, object]) -> bool:

@@ -1,12 +1,13 @@
 """What is to be done about one message: the table "Deciding a message" of the design, row by row."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from ecr_relay import rules
 from ecr_relay.config import Destination
 from ecr_relay.consume.reap import Reaper
 from ecr_relay.converge import Applied, Busy, Gone, converge
-from ecr_relay.errors import Malformed, RegistryDown
+from ecr_relay.errors import Malformed, RegistryDown, Transient
 from ecr_relay.ledger import DigestRecord
 from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
 from ecr_relay.queues import CopyQueue
@@ -66,6 +67,8 @@ class Copy:
     record: DigestRecord
     seen_at: int
 
+
+_NO_OUTCOME: Final = Transient("its copy task ended and left no outcome")
 
 Decision = Done | Wait | Again | Fail | Copy
 
@@ -138,6 +141,8 @@ class Decider:
             return Done("skipped", "the ledger has it")
         if record.status == "copying" and self._reaper.alive(record.run):
             return Wait(envelope, f"run {record.run} is copying it")
+        if record.given_up(delivery.sent_at):
+            return Fail(record.error or "given up")  # and is not deferred, whatever else keeps it waiting
         breaker = self._ledger.notes.breaker(destination.name)
         if breaker is not None:
             return Wait(envelope, f"destination {destination.name} is out of order: {breaker.reason}")
@@ -167,9 +172,9 @@ class Decider:
         while record.status == "copying":
             if self._reaper.alive(record.run):
                 return Wait(envelope, f"run {record.run} is copying it")
-            seen, record = record, self._ledger.digests.get(record.target, record.digest)
-            if record == seen:
-                break  # a dead run's; the claim takes it over, if nobody else does before
+            # The reaper has ended what it knows of the run; what it does not know is an attempt without an outcome.
+            self._ledger.digests.fail(record.target, record.digest, record.run or "", _NO_OUTCOME)
+            record = self._ledger.digests.get(record.target, record.digest)
         if record.given_up(delivery.sent_at):
             return Fail(record.error or "given up")
         return Copy(delivery, envelope, destination, self._relay.config.max_tasks(destination), record, seen_at)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from ecr_relay.consume.decide import Copy
 from ecr_relay.consume.reap import Reaper
-from ecr_relay.errors import Transient
+from ecr_relay.errors import CopyError, Transient
 from ecr_relay.ledger import Job, Ledger, Run, Slot, WantedTag
 from ecr_relay.tasks import LaunchRefused, LaunchUnknown, Tasks
 
@@ -43,11 +43,16 @@ def launch(ledger: Ledger, tasks: Tasks, reaper: Reaper, copies: Sequence[Copy])
     slot = _slot(ledger, reaper, run_id, first)
     if slot is None:
         return NotLaunched(list(copies), "no slot is free")
-    jobs, mine, waiting = _claim(ledger, run_id, copies)
-    if not jobs:
-        ledger.slots.free(run_id, slot.number)
-        return NotLaunched(list(copies), "claimed by another meanwhile")
-    run = ledger.runs.put(run_id, first.envelope.source, first.destination.name, first.envelope.lane, jobs)
+    try:
+        jobs, mine, waiting = _claim(ledger, run_id, copies)
+        if not jobs:
+            ledger.slots.free(run_id, slot.number)
+            return NotLaunched(list(copies), "claimed by another meanwhile")
+        run = ledger.runs.put(run_id, first.envelope.source, first.destination.name, first.envelope.lane, jobs)
+    except Exception as error:
+        # Nothing was launched, so nothing can be running: no need to wait until ECS is known to know of no task.
+        _undo(ledger, run_id, slot, copies, Transient(f"not launched: {error}"), counts=False)
+        raise
     launched = Launched(run, slot, mine, waiting)
     try:
         launched.task = tasks.launch(run_id)
@@ -55,7 +60,7 @@ def launch(ledger: Ledger, tasks: Tasks, reaper: Reaper, copies: Sequence[Copy])
         # There may be a task. It will say so by its slot, or ECS will know it by `startedBy`.
         return launched
     except LaunchRefused as error:
-        _undo(ledger, run, slot, error)
+        _undo(ledger, run_id, slot, mine, Transient(str(error)), counts=not error.passing)
         return NotLaunched(list(copies), str(error), failed=not error.passing)
     ledger.runs.launched(run_id, launched.task)
     return launched
@@ -89,10 +94,11 @@ def _claim(ledger: Ledger, run_id: str, copies: Sequence[Copy]) -> tuple[list[Jo
     return jobs, mine, waiting
 
 
-def _undo(ledger: Ledger, run: Run, slot: Slot, error: LaunchRefused) -> None:
-    for job in run.jobs:
-        if error.passing:
-            ledger.digests.release(run.target(job), job.digest, run.id, Transient(str(error)))
+def _undo(ledger: Ledger, run_id: str, slot: Slot, copies: Sequence[Copy], error: CopyError, *, counts: bool) -> None:
+    """End this run's claims, those that it has, and free its slot: there is no task."""
+    for record in {(copy.record.target, copy.record.digest): copy.record for copy in copies}.values():
+        if counts:
+            ledger.digests.fail(record.target, record.digest, run_id, error)
         else:
-            ledger.digests.fail(run.target(job), job.digest, run.id, Transient(str(error)))
-    ledger.slots.free(run.id, slot.number)
+            ledger.digests.release(record.target, record.digest, run_id, error)
+    ledger.slots.free(run_id, slot.number)

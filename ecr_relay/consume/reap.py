@@ -1,14 +1,15 @@
 """Which runs are alive, and ending those that are not.
 
-A slot is freed here and nowhere else, and only after ECS has shown that its task is no more:
+A slot whose task was launched, or may have been, is freed only after ECS has shown that the task is no more:
 
-    the task says that it ended            ask ECS; over: free the slot
+    the task says that it ended            ask ECS; over: free the slot; runs on for PENDING_MS: stop it
     the lease is over, ECS: task is over   what it had claimed has failed, with ECS's reason; free the slot
     the lease is over, ECS: task pending   left alone for PENDING_MS after it was taken, then stopped
     the lease is over, ECS: task runs      it should have ended itself; stop it, and look again later
-    ECS knows no task                      after UNKNOWN_MS the launch never happened; claims are given back
+    ECS knows no task (any more)           after UNKNOWN_MS the claims are given back and the slot is freed
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from ecr_relay.errors import CopyError, Transient
@@ -31,16 +32,17 @@ class Reaper:
 
     def alive(self, run: str | None) -> bool:
         """Whether what this run has claimed is still its own; if its lease is over, ECS is asked first."""
-        if self._held is None:
-            self._held = self._ledger.slots.held()
-        for slot in self._held:
-            if slot.owns(run):
-                if slot.until >= self._ledger.clock():
-                    return True
-                return not self._reap([slot])
-        # Not in what was read at first; it may have begun since.
+        if self._held is not None and self._valid(run, self._held):
+            return True
+        # Read now, so that it has begun, and renewed, if it ever did.
         self._held = self._ledger.slots.held()
-        return any(slot.owns(run) for slot in self._held)
+        if self._valid(run, self._held):
+            return True
+        expired = [slot for slot in self._held if slot.owns(run)]
+        return bool(expired) and not self._reap(expired)
+
+    def _valid(self, run: str | None, held: Sequence[Slot]) -> bool:
+        return any(slot.owns(run) and slot.until >= self._ledger.clock() for slot in held)
 
     def reap(self) -> int:
         """Free every slot that may be freed; how many were."""
@@ -63,11 +65,12 @@ class Reaper:
         if state is None:
             if age < UNKNOWN_MS and slot.phase != "ended":
                 return False
-            self._give_up(slot.run, Transient("its copy task was never launched"), counts=False)
+            self._give_up(slot.run, Transient("ECS knows no task of its run"), counts=False)
         elif state.over:
             self.over(slot.run, state)
         else:
-            if slot.phase != "ended" and (not state.pending or age > PENDING_MS):
+            overdue = self._ledger.clock() - slot.until > PENDING_MS
+            if age > PENDING_MS if state.pending else slot.phase != "ended" or overdue:
                 self._tasks.stop(state.arn, "ecr-relay: its lease is over")
             return False
         self._ledger.slots.free(slot.run, slot.number)

@@ -18,8 +18,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ecr_relay import logs
 from ecr_relay.copy import Copier, copy_all
 from ecr_relay.copy.lease import Lease
-from ecr_relay.errors import RelayError, Transient
-from ecr_relay.relay import Composer, Relay
+from ecr_relay.errors import ConfigError, RelayError, Transient
+from ecr_relay.ledger import Ledger, Run
+from ecr_relay.relay import Composer
 from ecr_relay.settings import CopierSettings
 from ecr_relay.skopeo import Skopeo
 
@@ -30,9 +31,8 @@ def main() -> int:
     logs.to_stdout()
     try:
         settings = CopierSettings.from_environment(os.environ)
-        relay = Composer(settings).relay()
         with tempfile.TemporaryDirectory(prefix="ecr-relay-") as directory:
-            return _run(relay, settings.run, Skopeo(Path(directory)))
+            return _run(Composer(settings), settings.run, Skopeo(Path(directory)))
     except RelayError as error:
         _log.error("cannot begin: %s", error)
         return 2
@@ -41,8 +41,8 @@ def main() -> int:
         return 1
 
 
-def _run(relay: Relay, run_id: str, skopeo: Skopeo) -> int:
-    ledger = relay.ledger
+def _run(composer: Composer, run_id: str, skopeo: Skopeo) -> int:
+    ledger = composer.ledger
     holder = uuid4().hex
     slot = ledger.slots.begin(run_id, holder)
     run = ledger.runs.get(run_id)
@@ -51,13 +51,14 @@ def _run(relay: Relay, run_id: str, skopeo: Skopeo) -> int:
         return 0
     _log.info("begin", extra={"run": run_id, "destination": run.destination, "jobs": len(run.jobs)})
     try:
+        relay = composer.relay()
         destination = relay.config.destination(run.destination)
-    except KeyError:
-        error = Transient(f"the configuration has no destination {run.destination!r} any more")
-        for job in run.jobs:
-            ledger.digests.fail(run.target(job), job.digest, run_id, error)
+    except (ConfigError, KeyError) as error:
+        reason = f"no destination {run.destination!r} any more" if isinstance(error, KeyError) else str(error)
+        _give_back(ledger, run, Transient(f"configuration: {reason}"))
         ledger.slots.end(slot, holder)
-        return 0
+        _log.error("cannot begin: %s", reason)
+        return 2
     stopper = Stopper(Copier(relay, run, destination, skopeo))
     signal.signal(signal.SIGTERM, lambda *_: stopper.stop(143, "SIGTERM"))
     lease = Lease(ledger, slot, holder, on_lost=lambda reason: stopper.stop(1, reason))
@@ -67,6 +68,13 @@ def _run(relay: Relay, run_id: str, skopeo: Skopeo) -> int:
         lease.end()
     _log.info("end", extra={"run": run_id, "exit_status": stopper.exit_status})
     return stopper.exit_status
+
+
+def _give_back(ledger: Ledger, run: Run, error: Transient) -> None:
+    """No image is to blame: the claims go, no attempt counts, and the destination is left alone for a while."""
+    ledger.notes.open_breaker(run.destination, str(error))
+    for job in run.jobs:
+        ledger.digests.release(run.target(job), job.digest, run.id, error)
 
 
 class Stopper:

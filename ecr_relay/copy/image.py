@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from typing import Final
 
 from ecr_relay.config import Destination
 from ecr_relay.converge import JustCopied, Place, converge
@@ -9,6 +10,9 @@ from ecr_relay.errors import CopyError, RegistryDown, TagTaken, Transient
 from ecr_relay.ledger import Job, Ledger, Run, Target
 from ecr_relay.relay import Relay
 from ecr_relay.skopeo import Skopeo
+
+TURN_S: Final = 5.0
+"""How far ahead turns in PutImage's quota are reserved: less than a tag's, so that tags are not kept waiting."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,16 +37,22 @@ class Copier:
 
     def copy(self, job: Job) -> None:
         """The outcome is in the ledger. Raises only what is nobody's: the ledger out of reach, a bug."""
-        place = self._relay.place(self._destination, job.repository)
+        target = self._run.target(job)
         facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
         begun = self._ledger.clock()
         try:
             if self._stopped.is_set():
                 raise Transient("the copy task was stopped")
+            place = self._relay.place(self._destination, job.repository)
             moved = self._bring(place, job)
         except CopyError as error:
-            self._lost(place.target, job, error)
+            self._lost(target, job, error)
             _log.warning("copy failed", extra=facts | {"class": type(error).__name__, "error": str(error)})
+            return
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            # No disk, no memory, no process to be had, or a bug: an attempt like any other, or it would never end.
+            self._lost(target, job, Transient(f"{type(error).__name__}: {error}"))
+            _log.exception("copy failed", extra=facts)
             return
         if self._ledger.digests.copied(place.target, job.digest, self._run.id) is None:
             _log.warning("copied, but the claim was lost meanwhile", extra=facts)
@@ -72,12 +82,12 @@ class Copier:
     def _await_turn(self, place: Place, job: Job) -> None:
         """skopeo puts an index's children and the index one after another, at once: reserve them all."""
         puts = 1 + len(place.source.children(place.source_repository, job.digest))
-        turn = self._ledger.quota.reserve(self._destination.id, puts, self._destination.put_image_per_second)
-        ends = self._ledger.clock() + int(turn * 1000)
-        while (left := (ends - self._ledger.clock()) / 1000) > 0 and not self._stopped.is_set():
-            self._ledger.sleep(min(1.0, left))
-        if self._stopped.is_set():
-            raise Transient("the copy task was stopped")
+        rate, turn = self._destination.put_image_per_second, None
+        while turn is None:
+            if self._stopped.is_set():
+                raise Transient("the copy task was stopped")
+            turn = self._ledger.quota.reserve(self._destination.id, puts, rate, TURN_S)
+            self._ledger.sleep(1.0 if turn is None else turn)
 
     def _refuse_taken(self, place: Place, job: Job) -> None:
         """Note the tags that cannot be put; raises TagTaken if that leaves nothing to copy for."""

@@ -77,6 +77,18 @@ class Progress:
             return _record(asked) if asked is not None else self.start(source, run, only)
         return _record(item)
 
+    def take(self, source: str, seen: ProgressRecord) -> ProgressRecord | None:
+        """Go on with a run that nobody works at any more; None if another has just taken it."""
+        item = update(
+            self._table,
+            _pk(source),
+            "PROGRESS",
+            "SET worked_at = :now",
+            Attr("run").eq(seen.run) & Attr("worked_at").eq(seen.worked_at),
+            {"now": self._clock()},
+        )
+        return None if item is None else _record(item)
+
     def advance(self, source: str, seen: ProgressRecord, cursor: str, counts: dict[str, int]) -> ProgressRecord | None:
         """Past `cursor`; None if another invocation moved it meanwhile."""
         adds = ", ".join(f"{name} :{name}" for name in counts)

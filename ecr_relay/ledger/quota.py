@@ -22,28 +22,27 @@ class Quota:
         self._table = table
         self._clock = clock
 
-    def reserve(self, registry: str, puts: int, per_second: float) -> float:
-        """Reserve `puts` calls of PutImage at a registry (`EcrRegistry.id`); the seconds to wait before the first."""
-        takes = round(puts * 1000 / per_second)
-        while True:
-            now = self._clock()
-            after_others = update(
-                self._table,
-                f"QUOTA#{registry}",
-                "QUOTA",
-                "SET free_at = free_at + :takes",
-                Attr("free_at").gt(now),
-                {"takes": takes},
-            )
-            if after_others is not None:
-                return max(0, int(after_others["free_at"]) - takes - BURST_MS - now) / 1000
-            first = update(
-                self._table,
-                f"QUOTA#{registry}",
-                "QUOTA",
-                "SET free_at = :then",
-                Attr("free_at").not_exists() | Attr("free_at").lte(now),
-                {"then": now + takes},
-            )
-            if first is not None:
-                return 0.0
+    def reserve(self, registry: str, puts: int, per_second: float, within: float) -> float | None:
+        """Reserve `puts` calls of PutImage at a registry (`EcrRegistry.id`); the seconds to wait before the first.
+
+        None, and nothing is reserved, if their turn would not come `within` seconds: what is reserved is always used,
+        or the turns of those who gave up would keep all others waiting.
+        """
+        takes, now = round(puts * 1000 / per_second), self._clock()
+        latest = now + BURST_MS + int(within * 1000)
+        key = (self._table, f"QUOTA#{registry}", "QUOTA")
+        after_others = update(
+            *key,
+            "SET free_at = free_at + :takes",
+            Attr("free_at").gt(now) & Attr("free_at").lte(latest),
+            {"takes": takes},
+        )
+        if after_others is not None:
+            return max(0, int(after_others["free_at"]) - takes - BURST_MS - now) / 1000
+        first = update(
+            *key,
+            "SET free_at = :then",
+            Attr("free_at").not_exists() | Attr("free_at").lte(now),
+            {"then": now + takes},
+        )
+        return None if first is None else 0.0

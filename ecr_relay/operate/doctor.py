@@ -99,7 +99,7 @@ def _concurrency(deployment: Deployment) -> Iterator[Check]:
 def _lambda_quota(deployment: Deployment) -> Iterator[Check]:
     limit = deployment.functions.get_account_settings()["AccountLimit"]
     whole = limit.get("ConcurrentExecutions", 0)
-    enough = whole >= SLOTS + 1 + _SPARE
+    enough = whole >= SLOTS + 2 + _SPARE  # the reconcile has 2
     yield Check(
         name="Lambda quota",
         result="fine" if enough else "warning",

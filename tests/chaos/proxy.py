@@ -10,7 +10,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -20,6 +20,8 @@ _PIECE: Final = 65_536
 _UPSTREAM_SECONDS: Final = 120.0
 _RESET: Final = b"\1\0\0\0\0\0\0\0"  # struct linger: on, 0 s
 
+_TLS: Final = b"\x16\x03"
+"""How a handshake begins: skopeo tries that first."""
 _BLOB: Final = re.compile(r"/blobs/(sha256:[0-9a-f]{64})")
 
 
@@ -205,13 +207,18 @@ class _Stream:
         """Block until there is a next message; False when either side has ended the connection."""
         if self._ahead:
             return True
-        readable, _, _ = select.select([self._connection, other], [], [])
-        if other in readable:  # between two messages it can only say that it ends
-            return False
+        poll = select.poll()
+        for connection in (self._connection, other):
+            poll.register(connection, select.POLLIN)
+        if other.fileno() in {descriptor for descriptor, _ in poll.poll()}:
+            return False  # between two messages it can only say that it ends
         self._ahead = self._connection.recv(_PIECE)
         return bool(self._ahead)
 
     def head(self) -> bytes:
+        if self._ahead.startswith(_TLS):
+            self.send(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n")
+            raise _Closed
         while (end := self._ahead.find(b"\r\n\r\n")) < 0:
             if len(self._ahead) > HEAD_LIMIT:
                 raise _Closed
@@ -297,6 +304,3 @@ def _answer(fault: Fault, request: Request) -> bytes:
     body = b"" if request.method == "HEAD" else fault.body
     headers = "".join(f"{name}: {value}\r\n" for name, value in fault.headers)
     return f"HTTP/1.1 {fault.status} Injected\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-Decide = Callable[[Request], Fault | None]

@@ -59,7 +59,7 @@ class FakeTasks:
         return [arn for arn, state in self.started.items() if not state.over]
 
     def states(self, arns: Iterable[str]) -> dict[str, TaskState]:
-        return {arn: self.started.get(arn, TaskState(arn, over=True, pending=False, reason="unknown")) for arn in arns}
+        return {arn: self.started[arn] for arn in arns if arn in self.started}
 
     def of_run(self, run: str) -> str | None:
         return next((arn for arn in self.started if arn.endswith(run)), None)

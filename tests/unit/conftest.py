@@ -72,8 +72,10 @@ class World:
         assert slot is not None
         assert run is not None
         copier = Copier(self.relay, run, self.config.destination(run.destination), self.skopeo)  # type: ignore[arg-type]
-        copy_all(copier, run.jobs)
-        self.ledger.slots.end(slot, "holder")
+        try:
+            copy_all(copier, run.jobs)
+        finally:
+            self.ledger.slots.end(slot, "holder")
 
     def event(self, repository: str, digest: str, tag: str | None, **changes: object) -> str:
         detail = {

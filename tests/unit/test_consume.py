@@ -7,6 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ecr_relay.config import RelayConfig
+from ecr_relay.consume import consume
 from ecr_relay.errors import Permanent, RegistryDown, Transient
 from ecr_relay.ledger import Target
 from ecr_relay.ledger.slots import RECONCILE_SLOTS, SLOTS
@@ -370,3 +371,60 @@ def raising(error: Exception) -> Callable[..., object]:
         raise error
 
     return raise_it
+
+
+def test_a_run_that_leaves_no_outcome_is_an_attempt_and_three_of_them_the_last(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+
+    def crash(run: str) -> None:
+        world.ledger.slots.begin(run, "holder")
+        world.ledger.slots.end(world.ledger.slots.held()[0], "holder")
+
+    world.tasks.runner = crash
+    sent_at, failed = world.clock(), False
+    for _ in range(12):
+        failed = bool(world.consume(world.delivery(event, sent_at=sent_at)))
+        if failed and world.ledger.digests.get(TARGET, digest).status == "exhausted":
+            break
+        world.clock.tick(30)
+    assert failed
+    assert len(world.tasks.started) == 3
+
+
+def test_what_is_given_up_is_not_deferred_by_an_open_breaker(world: World) -> None:
+    _, event = world.push("team/app", "one", "1.0")
+    world.skopeo.fail = [Permanent("schema 1")]
+    sent_at = world.clock()
+    world.consume(world.delivery(event, sent_at=sent_at))
+    world.ledger.notes.open_breaker("west", "expired")
+    delivery = world.delivery(event, sent_at=sent_at, receives=2)
+    assert world.consume(delivery) == [delivery.message_id]
+    assert world.queue.deferred == []
+
+
+def test_a_registry_that_answers_with_errors_for_a_while_uses_up_nothing(world: World) -> None:
+    _, event = world.push("team/app", "one", "1.0")
+    world.clock.now = 1_800_000_000_000  # the event's own time, and a little
+    body = json.loads(event) | {"time": "2027-01-15T07:59:00Z"}
+    world.source.fail = [Transient("500"), Transient("500")]
+    assert world.consume(world.delivery(json.dumps(body))) == []
+    assert world.queue.repeated == [json.dumps(body)]
+    world.clock.tick(7200)
+    delivery = world.delivery(json.dumps(body))
+    assert world.consume(delivery) == [delivery.message_id]
+
+
+def test_no_time_left_decides_nothing(world: World) -> None:
+    _, event = world.push("team/app", "one", "1.0")
+    failed = consume(
+        [world.delivery(event)],
+        world.relay,
+        world.queue,  # type: ignore[arg-type]
+        world.tasks,  # type: ignore[arg-type]
+        240,
+        world.clock.tick,
+        seconds_left=lambda: 0,
+    )
+    assert failed == []
+    assert world.queue.repeated == [event]
+    assert world.tasks.started == {}

@@ -67,6 +67,19 @@ def test_a_success_that_the_destination_does_not_confirm_is_none(world: World) -
     assert "is not at the destination" in (record.error or "")
 
 
+def test_what_is_no_registrys_error_is_an_attempt_too(world: World) -> None:
+    one, other = job(world, "team/app", "one", "1"), job(world, "other/app", "two", "2")
+    run, copier = begin(world, one, other)
+
+    def full(image: str) -> None:
+        if one.digest in image:
+            raise OSError(28, "No space left on device")
+
+    world.skopeo.during = full
+    copy_all(copier, run.jobs)
+    assert [status(world, each) for each in (one, other)] == [("failed", 1), ("copied", 0)]
+
+
 def test_stopped_in_the_middle_no_attempt_counts(world: World) -> None:
     one, other = job(world, "team/app", "one", "1"), job(world, "team/app", "two", "2")
     run, copier = begin(world, one, other)

@@ -52,20 +52,23 @@ MESSAGES: list[tuple[str, type[CopyError]]] = [
     (f"reading blob {D}: Error fetching blob: invalid status code from registry 404 (Not Found)", Transient),
     (f"reading blob {D}: fetching blob: blob unknown to registry", Transient),
     # away
-    (f"{SOURCE}{PING}dial tcp 127.0.0.1:1: connect: connection refused", Transient),
-    (f"{SOURCE}{PING}dial tcp: lookup nosuch.invalid on 10.0.0.2:53: no such host", Transient),
+    (f"{SOURCE}{PING}dial tcp 127.0.0.1:1: connect: connection refused", RegistryDown),
+    (f"{SOURCE}{PING}dial tcp: lookup nosuch.invalid on 10.0.0.2:53: no such host", RegistryDown),
     (
         f"{SOURCE}reading manifest {D} in {HOST}/app: read tcp 127.0.0.1:54764->{HOST}: read: connection reset by peer",
         Transient,
     ),
     # refusing
-    (f"{SOURCE}reading manifest {D} in {HOST}/app: unauthorized: authentication required", Transient),
-    (f"{SOURCE}reading manifest {D} in {HOST}/app: authentication required", Transient),
+    (f"{SOURCE}reading manifest {D} in {HOST}/app: unauthorized: authentication required", RegistryDown),
+    (f"{SOURCE}reading manifest {D} in {HOST}/app: authentication required", RegistryDown),
     (f"{SOURCE}reading manifest {D} in {HOST}/app: denied", Transient),
-    (f"{SOURCE}reading manifest {D} in {ECR}/app: denied: Your authorization token has expired.", Transient),
-    (f"{SOURCE}reading manifest {D} in {HOST}/app: toomanyrequests: You have reached your pull rate limit.", Transient),
-    (f"reading blob {D}: too many requests to registry", Transient),
-    (f'reading blob {D}: fetching blob: StatusCode: 429, "<html>"', Transient),
+    (f"{SOURCE}reading manifest {D} in {ECR}/app: denied: Your authorization token has expired.", RegistryDown),
+    (
+        f"{SOURCE}reading manifest {D} in {HOST}/app: toomanyrequests: You have reached your pull rate limit.",
+        RegistryDown,
+    ),
+    (f"reading blob {D}: too many requests to registry", RegistryDown),
+    (f'reading blob {D}: fetching blob: StatusCode: 429, "<html>"', RegistryDown),
     (f"reading blob {D}: Error fetching blob: invalid status code from registry 503 (Service Unavailable)", Transient),
     # cut while it was written on: both sides are named, and the reader speaks
     (

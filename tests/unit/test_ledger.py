@@ -226,15 +226,16 @@ def test_a_lost_answer_changes_nothing(operation: str) -> None:
 
 def test_all_tasks_together_keep_to_the_rate_of_putting(world: World) -> None:
     begun = world.clock()
-    turns = [(world.clock() - begun) / 1000 + world.ledger.quota.reserve("1.us", 1, 8.0) for _ in range(40)]
+    reserve = world.ledger.quota.reserve
+    turns = [(world.clock() - begun) / 1000 + (reserve("1.us", 1, 8.0, 60) or 0) for _ in range(40)]
     assert turns == sorted(turns)
     for second in range(5):
         most = 17 if second == 0 else 8  # the first second's, and the burst that came before it
         assert sum(second <= turn < second + 1 for turn in turns) <= most
     assert turns[-1] == pytest.approx(39 / 8 - 1, abs=0.1)
-    assert world.ledger.quota.reserve("2.us", 5, 8.0) == 0
+    assert reserve("2.us", 5, 8.0, 60) == 0
     world.clock.tick(60)
-    assert world.ledger.quota.reserve("1.us", 1, 8.0) == 0
+    assert reserve("1.us", 1, 8.0, 60) == 0
 
 
 def test_of_two_that_take_a_slot_at_once_each_gets_its_own() -> None:
@@ -269,3 +270,12 @@ def test_of_two_that_take_the_last_of_a_share_at_once_none_exceeds_it(lane: str,
     table.hook = meanwhile
     ledger.slots.take("first", "west", lane, max_tasks)
     assert len(ledger.slots.held()) <= most
+
+
+def test_who_gives_up_its_turn_has_reserved_nothing(world: World) -> None:
+    reserve = world.ledger.quota.reserve
+    while reserve("1.us", 8, 8.0, 10) is not None:
+        pass
+    assert [reserve("1.us", 1, 8.0, 5) for _ in range(100)] == [None] * 100
+    world.clock.tick(8)
+    assert reserve("1.us", 1, 8.0, 5) is not None
