@@ -9,21 +9,33 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.plan import Storm, Where
+from tests.chaos.plan import WHERE, Storm, Where
 from tests.chaos.proxy import Fault, Request
 
 # (kind, share of all requests), while there is no storm. A copy makes 20 to 40 requests, an invocation about as many.
-_EVERYDAY: Final[dict[Where, tuple[tuple[str, float], ...]]] = {
+# What opens the destination's breaker is rare, or nothing would be copied between the storms.
+_EVERYDAY: Final[dict[str, tuple[tuple[str, float], ...]]] = {
     "source": (
-        *(("429", 0.002), ("503", 0.001), ("cut before", 0.001), ("cut answer", 0.001), ("lost answer", 0.0005)),
+        ("429", 0.002),
+        ("503", 0.001),
+        ("cut before", 0.001),
+        ("cut answer", 0.001),
+        ("lost answer", 0.0005),
         ("slow", 0.02),
     ),
     "west": (
-        *(("429", 0.001), ("500", 0.001), ("503", 0.001), ("cut before", 0.001), ("cut upload", 0.002)),
-        *(("lost answer", 0.001), ("slow", 0.02)),
+        ("429", 0.0002),
+        ("500", 0.001),
+        ("503", 0.001),
+        ("cut before", 0.0002),
+        ("cut upload", 0.002),
+        ("lost answer", 0.001),
+        ("slow", 0.02),
     ),
-    "api": (*(("throttled", 0.004), ("500", 0.004), ("cut before", 0.002), ("lost answer", 0.004), ("slow", 0.005)),),
+    "ecr": (("throttled", 0.0005), ("500", 0.004), ("cut before", 0.002), ("lost answer", 0.004), ("slow", 0.01)),
 }
+_API: Final = (("throttled", 0.004), ("500", 0.004), ("cut before", 0.002), ("lost answer", 0.004), ("slow", 0.005))
+"""Of the other services: DynamoDB, SQS, ECS, SSM."""
 LONG_SECONDS: Final = 35.0
 """How long the layer of a `long` image takes."""
 
@@ -56,16 +68,21 @@ class Faults:
         storms: Collection[Storm],
         slow_blobs: dict[str, int],
         log: Path,
+        harshness: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`slow_blobs`: digests that the source hands out in LONG_SECONDS, with their sizes in bytes."""
+        """`slow_blobs`: digests that the source hands out in LONG_SECONDS, with their sizes in bytes.
+
+        `harshness` multiplies what goes wrong between the storms.
+        """
         self.counts: Counter[tuple[str, str]] = Counter()
         self._storms = storms
         self._slow_blobs = slow_blobs
         self._clock = clock
-        self._random = {where: random.Random(f"faults {seed} {where}") for where in _EVERYDAY}  # noqa: S311 - no secret
+        self._random = {where: random.Random(f"faults {seed} {where}") for where in WHERE}  # noqa: S311 - no secret
         self._lock = threading.Lock()
         self._log = log.open("a", encoding="utf-8")
+        self._harshness = harshness
         self._began: float | None = None
 
     def begin(self) -> None:
@@ -100,10 +117,10 @@ class Faults:
             if storm.where == where and service == request.service and storm.at <= at < storm.at + storm.seconds:
                 kinds = storm.kinds
                 return kinds[int(drawn / storm.share * len(kinds))] if drawn < storm.share else None
-        for kind, share in _EVERYDAY[where]:
-            if drawn < share:
+        for kind, share in _EVERYDAY.get(where if where != "api" else request.service, _API):
+            if drawn < share * self._harshness:
                 return kind
-            drawn -= share
+            drawn -= share * self._harshness
         return None
 
     @staticmethod

@@ -12,6 +12,7 @@ from typing import Final, Literal
 Kind = Literal["single", "index", "schema2", "artifact", "long"]
 Victim = Literal["copier", "consumer"]
 Where = Literal["source", "west", "api"]
+WHERE: Final[tuple[Where, ...]] = ("source", "west", "api")
 
 MOVING_TAGS: Final = ("latest", "stable", "edge")
 IMAGES_A_REPOSITORY: Final = 10
@@ -23,11 +24,11 @@ FAULT_SHARE: Final = 0.9
 
 # (kind, weight). `long` is a single image whose layer the source hands out so slowly that no consumer waits for it.
 _KINDS: Final[tuple[tuple[Kind, int], ...]] = (
-    ("single", 80),
+    ("single", 77),
     ("index", 8),
     ("schema2", 5),
     ("artifact", 4),
-    ("long", 3),
+    ("long", 6),
 )
 
 # Calls at which a process is killed, before they are passed on or after they were answered, unknown to the caller.
@@ -186,14 +187,17 @@ def _moves(rng: random.Random, pushes: Sequence[Push], count: int, seconds: floa
 
 
 def _moving(rng: random.Random, whole: dict[str, list[Push]], moves: list[Move]) -> list[Move]:
-    """What would give a tag what it has gives it something else, where there is something else."""
+    """What would give a tag what it has gives it something else; where there is nothing else, it gives a new tag."""
     has: dict[tuple[str, str], Image] = {}
-    moved = []
+    moved: list[Move] = []
     for move in moves:
         image, key = move.image, (move.image.repository, move.tag)
         if has.get(key) == image:
             others = [push.image for push in whole[image.repository] if push.at < move.at and push.image != image]
-            image = rng.choice(others) if others else image
+            if not others:
+                moved.append(Move(move.at, f"alias-{len(moved)}", image))
+                continue
+            image = rng.choice(others)
         has[key] = image
         moved.append(Move(move.at, move.tag, image))
     return moved

@@ -53,6 +53,8 @@ class Result:
     kills: Counter[str] = field(default_factory=Counter)
     justified: list[str] = field(default_factory=list)
     """Dead letters of whole images, each with what was done to it."""
+    exceptions: list[str] = field(default_factory=list)
+    """That were logged with a traceback, with their numbers."""
 
 
 class _Mischief:
@@ -73,10 +75,11 @@ class _Mischief:
 class Chaos:
     """`folder` is new; it gets `state` (logs included), `images`, `faults.jsonl` and `kills.jsonl`."""
 
-    def __init__(self, plan: Plan, folder: Path, visibility: int, verbose: bool) -> None:
+    def __init__(self, plan: Plan, folder: Path, visibility: int, harshness: float, verbose: bool) -> None:
         self.plan = plan
         self.folder = folder
         self.visibility = visibility
+        self.harshness = harshness
         self.verbose = verbose
         self.state = folder / "state"
         self.began = time.monotonic()
@@ -95,7 +98,11 @@ class Chaos:
         self.say("making", f"{len(self.plan.images)} images")
         made = load.build(self.plan, self.folder / "images")
         faults = Faults(
-            self.plan.seed, self.plan.storms, load.slow_blobs(self.plan, made), self.folder / "faults.jsonl"
+            self.plan.seed,
+            self.plan.storms,
+            load.slow_blobs(self.plan, made),
+            self.folder / "faults.jsonl",
+            self.harshness,
         )
         with contextlib.closing(faults), self._cloud(config, faults) as (cloud, mischiefs):
             self._tell_visibility(cloud)
@@ -260,6 +267,8 @@ class Chaos:
         tasks = observer.tasks()
         most = evidence.most_at_once(tasks.values())
         figures["tasks"] = str(len(tasks))
+        text = (Path(observer.cloud.endpoints.log_dir) / "cloud.log").read_text(encoding="utf-8", errors="replace")
+        figures["invocations cut off"] = str(text.count("failed processing SQS batch"))
         figures["tasks at once"] = f"{observer.most} sampled, {most} by ECS's times"
         if max(observer.most, most) > SLOTS:
             wrong.append(f"{max(observer.most, most)} tasks at once")
@@ -270,7 +279,7 @@ class Chaos:
         wrong += [f"copied again: {line}" for line in evidence.copied_again(logs)]
         figures["copies"] = str(sum(line["message"] == "copied" for lines in logs.tasks.values() for line in lines))
         for text, count in evidence.exceptions(logs).items():
-            figures[f"exception, {count} times"] = text
+            self.result.exceptions.append(f"{count} times {text}")
         strange = [line for line in logs.strange if "Traceback" in line or "Error" in line]
         wrong += [f"a program said what it should not: {line[:300]}" for line in strange[:10]]
 
@@ -329,6 +338,7 @@ def table(result: Result) -> str:
     for where in places:
         kinds = ", ".join(f"{kind} {n}" for (place, kind), n in sorted(result.faults.items()) if place == where)
         lines.append(f"{'faults, ' + where:<22} {kinds}")
+    lines += [f"{'exceptions':<22} {text}" for text in result.exceptions]
     lines += [f"{'justified dead letter':<22} {text}" for text in result.justified]
     return "\n".join(lines)
 
