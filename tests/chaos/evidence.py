@@ -25,6 +25,8 @@ class Interval:
     begin: float
     end: float
     what: str
+    run: str = ""
+    """Of a task, by its `startedBy`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,22 +188,28 @@ class Grounds:
 def grounds(
     logs: Logs,
     letter: Mapping[str, Any],
-    killed_tasks: Iterable[Sequence[Digest]],
+    digests: Iterable[str],
+    killed_tasks: Sequence[Sequence[Digest]],
     consumer_kills: Sequence[float],
 ) -> Grounds:
-    """`letter`: of `ecr-relay dlq list --json`. `killed_tasks`: what each task that was killed had to copy."""
-    image = (letter["repository"], letter["digest"])
+    """`letter`: of `ecr-relay dlq list --json`. `digests`: its own, and all that its tag had: a message asks for what
+    the tag has when it is read. `killed_tasks`: what each task that was killed had to copy.
+    """
     said = [line for line in logs.consumer if line.get("message_id") == letter["id"] and line["message"] == "failed"]
-    failures = sum(
-        line["message"] == "copy failed" and (line["repository"], line["digest"]) == image
+    failures = Counter(
+        (line["repository"], line["digest"])
         for lines in logs.tasks.values()
         for line in lines
+        if line["message"] == "copy failed"
     )
+    killed = Counter(job for jobs in killed_tasks for job in jobs)
+    images = [(letter["repository"], digest) for digest in digests]
+    worst = max(images, key=lambda image: failures[image] + killed[image])
     sent = datetime.fromisoformat(letter["sent_at"]).timestamp()
     meanwhile = sum(at >= sent for at in consumer_kills)
     return Grounds(
-        failures=failures,
-        tasks_killed=sum(image in jobs for jobs in killed_tasks),
+        failures=failures[worst],
+        tasks_killed=killed[worst],
         refusals=sum(line.get("attempt") is not None and not _of_the_copy(logs, line) for line in said),
         unanswered=min(3 - len(said), meanwhile) if len(said) < 3 else 0,
     )

@@ -21,7 +21,7 @@ _EVERYDAY: Final[dict[str, tuple[tuple[str, float], ...]]] = {
         ("cut before", 0.001),
         ("cut answer", 0.001),
         ("lost answer", 0.0005),
-        ("slow", 0.02),
+        ("slow", 0.04),
     ),
     "west": (
         ("429", 0.0002),
@@ -30,7 +30,7 @@ _EVERYDAY: Final[dict[str, tuple[tuple[str, float], ...]]] = {
         ("cut before", 0.0002),
         ("cut upload", 0.002),
         ("lost answer", 0.001),
-        ("slow", 0.02),
+        ("slow", 0.04),
     ),
     "ecr": (("throttled", 0.0005), ("500", 0.004), ("cut before", 0.002), ("lost answer", 0.004), ("slow", 0.01)),
 }

@@ -19,6 +19,8 @@ from tests.chaos.proxy import Request
 COPIER: Final = "ecr_relay.copy"
 _PATIENCE_S: Final = 1.0
 """How often a kill that finds nobody looks again."""
+APART_S: Final[dict[Victim, float]] = {"copier": 4.0, "consumer": 2.0}
+"""Between two kills of a kind: those that are overdue, because nobody lived, would all hit the next few that do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +72,26 @@ class Processes:
 
 
 class Killer:
-    """Carries out the plan's kills when they are due, until `stop`."""
+    """Carries out the plan's kills when they are due, until `stop`. `spared` says of a task that it is to live."""
 
-    def __init__(self, processes: Processes, kills: Sequence[Kill], log: Path, say: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        kills: Sequence[Kill],
+        log: Path,
+        say: Callable[[str, str], None],
+        spared: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self.done: list[Killed] = []
         self._processes = processes
         self._timed = [kill for kill in kills if kill.call is None]
         self._traps = [kill for kill in kills if kill.call is not None]
         self._log = log
         self._say = say
+        self._spared = spared
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._last: dict[Victim, float] = {}
         self._began: float | None = None
         self._thread = threading.Thread(target=self._run, name="killer", daemon=True)
 
@@ -105,7 +116,7 @@ class Killer:
         for kill in self._timed:
             if self._over.wait(max(0.0, (self._began or 0) + kill.at - time.time())):
                 return
-            while not (alive := self._processes.victims(kill.victim)):
+            while self._too_soon(kill.victim) or not (alive := self._candidates(kill.victim)):
                 if self._over.wait(_PATIENCE_S):
                     return
             pid = list(alive)[int(kill.pick * len(alive))]
@@ -119,12 +130,22 @@ class Killer:
         with self._lock:
             now = time.time() - self._began
             for kill in self._traps:
-                if kill.at <= now and kill.call == call and kill.answered == answered:
+                due = kill.at <= now and not self._too_soon(kill.victim)
+                if due and kill.call == call and kill.answered == answered:
                     caller = self._processes.caller(kill.victim, request.port)
-                    if caller is not None:
+                    if caller is not None and not (kill.victim == "copier" and self._spared(caller[1])):
                         self._traps.remove(kill)
                         return self._end(kill, *caller)
         return False
+
+    def _candidates(self, victim: Victim) -> dict[int, str]:
+        alive = self._processes.victims(victim)
+        if victim == "consumer":
+            return alive
+        return {pid: name for pid, name in alive.items() if not self._spared(name)}
+
+    def _too_soon(self, victim: Victim) -> bool:
+        return time.time() - self._last.get(victim, 0.0) < APART_S[victim]
 
     def _end(self, kill: Kill, pid: int, name: str) -> bool:
         try:
@@ -132,6 +153,7 @@ class Killer:
         except ProcessLookupError:
             return False
         killed = Killed(time.time(), kill, pid, name)
+        self._last[kill.victim] = killed.at
         self.done.append(killed)
         with self._log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(asdict(killed)) + "\n")

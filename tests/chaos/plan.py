@@ -22,13 +22,17 @@ timeout, and a slot that was taken for a launch that never came is free after fi
 FAULT_SHARE: Final = 0.9
 """The last storm begins in this part."""
 
-# (kind, weight). `long` is a single image whose layer the source hands out so slowly that no consumer waits for it.
+LONG_SHARE: Final = 0.06
+"""Of the images: a `long` one has a layer that the source hands out so slowly that no consumer waits for it."""
+LONG_APART_S: Final = 1.2
+"""They are pushed one after the other, each for a batch and a task of its own, so that all slots are taken."""
+
+# (kind, weight) of the others.
 _KINDS: Final[tuple[tuple[Kind, int], ...]] = (
     ("single", 77),
     ("index", 8),
     ("schema2", 5),
     ("artifact", 4),
-    ("long", 6),
 )
 
 # Calls at which a process is killed, before they are passed on or after they were answered, unknown to the caller.
@@ -137,12 +141,14 @@ def make(seed: int, images: int, moves: int, seconds: float, broken: int = 5) ->
 def _images(rng: random.Random, count: int, broken: int) -> tuple[Image, ...]:
     repositories = [f"chaos/r{number:02}" for number in range(max(2, count // IMAGES_A_REPOSITORY))]
     kinds, weights = zip(*_KINDS, strict=True)
-    bad = set(rng.sample(range(len(repositories), count), broken))  # the first of each repository is whole
+    # The first image of each repository is whole and quick, so that tags can move early.
+    chosen = rng.sample(range(len(repositories), count), broken + round(LONG_SHARE * count))
+    bad, long = set(chosen[:broken]), set(chosen[broken:])
     return tuple(
         Image(
             number,
             repositories[number % len(repositories)],
-            "single" if number in bad else rng.choices(kinds, weights)[0],
+            "single" if number in bad else "long" if number in long else rng.choices(kinds, weights)[0],
             broken=number in bad,
         )
         for number in range(count)
@@ -150,8 +156,9 @@ def _images(rng: random.Random, count: int, broken: int) -> tuple[Image, ...]:
 
 
 def _pushes(rng: random.Random, images: Sequence[Image], seconds: float) -> list[Push]:
-    """In bursts, as builds come; the first image of each repository comes early, so that there is what to move."""
+    """In bursts, as builds come; the first of each repository comes early, and the long ones come in a row."""
     bursts = sorted(rng.uniform(0.05, 0.95) * seconds for _ in range(max(3, int(seconds / 6))))
+    next_long = rng.uniform(CONSUMER_SHARE, 0.5) * seconds
     seen: set[str] = set()
     pushes = []
     for image in images:
@@ -160,6 +167,9 @@ def _pushes(rng: random.Random, images: Sequence[Image], seconds: float) -> list
             at = rng.uniform(0, 0.08) * seconds
         elif image.broken:
             at = rng.uniform(0.1, 0.6) * seconds
+        elif image.kind == "long":
+            at = next_long
+            next_long += LONG_APART_S
         else:
             at = rng.choice(bursts) + rng.uniform(0, 1.5)
         pushes.append(Push(at, image))
@@ -204,18 +214,18 @@ def _moving(rng: random.Random, whole: dict[str, list[Push]], moves: list[Move])
 
 
 def _kills(rng: random.Random, images: int, seconds: float) -> tuple[Kill, ...]:
-    """About one for four images."""
+    """About one for five images."""
 
     def number(share: float) -> int:
         return max(1, round(images * share))
 
     early, late = CONSUMER_SHARE * seconds, seconds
-    kills = [Kill(rng.uniform(5, late), "copier", "KILL", rng.random()) for _ in range(number(0.06))]
+    kills = [Kill(rng.uniform(5, late), "copier", "KILL", rng.random()) for _ in range(number(0.05))]
     kills += [Kill(rng.uniform(5, late), "copier", "TERM", rng.random()) for _ in range(number(0.04))]
     kills += [Kill(rng.uniform(5, early), "consumer", "KILL", rng.random()) for _ in range(number(0.02))]
     kills += [
         Kill(rng.uniform(5, late), "copier", call=rng.choice(COPIER_CALLS), answered=rng.random() < 0.5)
-        for _ in range(number(0.07))
+        for _ in range(number(0.05))
     ]
     kills += [
         Kill(rng.uniform(5, early), "consumer", call=rng.choice(CONSUMER_CALLS), answered=rng.random() < 0.5)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ecr_relay.ledger.slots import SLOTS
 from local.servers import Proxies
 from local.up import LocalCloud, local_cloud
 from tests.chaos import evidence, load
@@ -21,6 +20,8 @@ from tests.chaos.observe import Difference, Observer
 from tests.chaos.plan import Plan, Where
 from tests.chaos.proxy import Fault, Proxy, Request
 
+TASKS: Final = 10
+"""The promise: so many copy tasks at the most, whatever the code says."""
 SUPERVISE_S: Final = 20
 """`deployment.supervise_seconds`, so that some copies outlast it."""
 REST_S: Final = 900.0
@@ -75,11 +76,14 @@ class _Mischief:
 class Chaos:
     """`folder` is new; it gets `state` (logs included), `images`, `faults.jsonl` and `kills.jsonl`."""
 
-    def __init__(self, plan: Plan, folder: Path, visibility: int, harshness: float, verbose: bool) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, visibility: int, harshness: float, merciless: bool, verbose: bool
+    ) -> None:
         self.plan = plan
         self.folder = folder
         self.visibility = visibility
         self.harshness = harshness
+        self.merciless = merciless
         self.verbose = verbose
         self.state = folder / "state"
         self.began = time.monotonic()
@@ -107,7 +111,13 @@ class Chaos:
         with contextlib.closing(faults), self._cloud(config, faults) as (cloud, mischiefs):
             self._tell_visibility(cloud)
             observer = Observer(cloud)
-            killer = Killer(self._processes(cloud), self.plan.kills, self.folder / "kills.jsonl", self.say)
+            killer = Killer(
+                self._processes(cloud),
+                self.plan.kills,
+                self.folder / "kills.jsonl",
+                self.say,
+                (lambda _: False) if self.merciless else observer.at_its_last,
+            )
             for mischief in mischiefs:
                 mischief.killer = killer
             loading = load.Load(self.plan, made, cloud.endpoints.source_registry, cloud.clients("ecr"), self.say)
@@ -186,7 +196,7 @@ class Chaos:
         figures["time to rest"] = f"{time.monotonic() - stopped:.0f} s after the last push"
         logs = self._logs(observer)
         letters = self._letters(observer)
-        self._check_equal(observer, logs, letters, killer)
+        self._check_equal(observer, loading, logs, letters, killer)
         self._check_broken(observer, letters, logs)
         self._check_tasks(observer, logs)
         self._measure(loading, logs, letters)
@@ -219,26 +229,31 @@ class Chaos:
     def _is_broken(self, letter: Mapping[str, Any]) -> bool:
         return (letter["repository"], letter["tag"]) in {(image.repository, image.tag) for image in self.plan.broken}
 
-    def _check_equal(self, observer: Observer, logs: Logs, letters: list[dict[str, Any]], killer: Killer) -> None:
+    def _check_equal(
+        self, observer: Observer, loading: load.Load, logs: Logs, letters: list[dict[str, Any]], killer: Killer
+    ) -> None:
         """Every tag is equal, or is excused by a dead letter that has its grounds."""
         wrong = self.result.wrong
         broken = {(image.repository, image.tag) for image in self.plan.broken}
-        begun = {lines[0]["run"]: task for task, lines in logs.tasks.items() if lines and "run" in lines[0]}
-        jobs = observer.jobs(set(begun))
-        killed = {one.name for one in killer.done if one.kill.victim == "copier"}
-        killed_jobs = [jobs[run] for run, task in begun.items() if task in killed and run in jobs]
+        tasks = observer.tasks()
+        # By what ECS was told: who is killed early has logged nothing.
+        killed = {tasks[one.name].run for one in killer.done if one.name in tasks}
+        killed_jobs = list(observer.jobs(killed).values())
         kills = [one.at for one in killer.done if one.kill.victim == "consumer"]
+        history = load.history(loading.told)
         excused = set()
         for letter in letters:
             if self._is_broken(letter):
                 continue
             name = f"{letter['repository']}:{letter['tag']} {str(letter['digest'])[:19]}"
-            found: Grounds = evidence.grounds(logs, letter, killed_jobs, kills)
+            changes = history.get((letter["repository"], letter["tag"]), [])
+            digests = {letter["digest"], *(change.digest for change in changes)}
+            found: Grounds = evidence.grounds(logs, letter, digests, killed_jobs, kills)
             if letter["kind"] == "malformed" or not found.enough:
                 wrong.append(f"dead letter of a whole image, without three faults: {name}: {found}; {letter}")
             else:
                 excused.add((letter["repository"], letter["tag"]))
-                self.result.justified.append(f"{name}: {found}; {letter['error'] or letter['reason']}")
+                self.result.justified.append(f"{letter['repository']}: {found}; {letter['error'] or letter['reason']}")
         differences = observer.differences()
         for difference in differences:
             key = (difference.repository, difference.tag)
@@ -270,7 +285,7 @@ class Chaos:
         text = (Path(observer.cloud.endpoints.log_dir) / "cloud.log").read_text(encoding="utf-8", errors="replace")
         figures["invocations cut off"] = str(text.count("failed processing SQS batch"))
         figures["tasks at once"] = f"{observer.most} sampled, {most} by ECS's times"
-        if max(observer.most, most) > SLOTS:
+        if max(observer.most, most) > TASKS:
             wrong.append(f"{max(observer.most, most)} tasks at once")
         runs = {line["run"] for lines in logs.tasks.values() for line in lines if line["message"] == "begin"}
         ended = {task: interval.end for task, interval in tasks.items()}
@@ -339,7 +354,7 @@ def table(result: Result) -> str:
         kinds = ", ".join(f"{kind} {n}" for (place, kind), n in sorted(result.faults.items()) if place == where)
         lines.append(f"{'faults, ' + where:<22} {kinds}")
     lines += [f"{'exceptions':<22} {text}" for text in result.exceptions]
-    lines += [f"{'justified dead letter':<22} {text}" for text in result.justified]
+    lines += [f"{'justified':<22} {n} dead letters: {text}" for text, n in Counter(result.justified).items()]
     return "\n".join(lines)
 
 
