@@ -1,12 +1,14 @@
 """The real jobs over moto's DynamoDB and SQS, with fake registries, skopeo and ECS: `World`."""
 
 import json
+import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
 
 from ecr_relay.config import RelayConfig
 from ecr_relay.consume import Delivery, consume
@@ -147,6 +149,14 @@ def _aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "AWS_DEFAULT_REGION": REGION,
     }.items():
         monkeypatch.setenv(name, value)
+    process, lock = BotocoreStubber.process_request, threading.RLock()
+
+    def one_at_a_time(self: BotocoreStubber, request: Any) -> Any:
+        # moto's backends are plain dicts and sets, which two threads must not change at once.
+        with lock:
+            return process(self, request)
+
+    monkeypatch.setattr(BotocoreStubber, "process_request", one_at_a_time)
     with mock_aws():
         yield
 

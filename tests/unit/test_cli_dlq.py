@@ -147,7 +147,8 @@ def test_all_of_many_are_seen_once(office: Office) -> None:
     assert office.depth(office.dlq_url) == 70
     few = office.json("dlq", "list", "--limit", "15")
     assert (len(few["letters"]), few["total"]) == (15, 70)
-    assert "15 of about 70" in office.run("dlq", "list", "--limit", "15").stdout
+    listed = office.run("dlq", "list", "--limit", "15")
+    assert "15 of about 70" in listed.stdout, listed.output
 
 
 def test_one_repository_only(office: Office) -> None:
