@@ -16,7 +16,9 @@ END: Final = "<!-- Until here. -->\n"
 
 TABLES: Final = {
     "RelayConfig": "The whole file",
-    "EcrSource": "`[source]`",
+    "EcrSource": '`[source]`, `type = "ecr"`',
+    "OciSource": '`[source]`, `type = "oci"`',
+    "RegistryLogin": "`[source.credentials]` of an `oci` source",
     "Destination": "`[[destinations]]`",
     "Credentials": "`credentials`",
     "NewRepository": "`[destinations.new_repository]`",
@@ -62,6 +64,8 @@ def _lines(models: dict[str, Any]) -> Iterator[str]:
 
 def _type(field: dict[str, Any]) -> str:
     """The type and what of it is allowed; null is what leaving the key out means, and no value."""
+    if "oneOf" in field:
+        return " or ".join(_type(one) for one in field["oneOf"])
     if "anyOf" in field:
         return _type(next(one for one in field["anyOf"] if one.get("type") != "null"))
     if "$ref" in field:
@@ -78,7 +82,7 @@ def _type(field: dict[str, Any]) -> str:
         case "string" if "pattern" in field:
             return f"string: `{field['pattern']}`"
         case "string" if "maxLength" in field:
-            return f"string of {field['minLength']} to {field['maxLength']} characters"
+            return f"string of {field.get('minLength', 0)} to {field['maxLength']} characters"
         case "integer" | "number" as number:
             return f"{number}, {field['minimum']:g} to {field['maximum']:g}"
         case other:

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 import boto3
 import botocore.session
@@ -21,7 +21,9 @@ from botocore.credentials import (
 
 from ecr_relay import config
 from ecr_relay.errors import RegistryDown
+from ecr_relay.registries import Login, Registry
 from ecr_relay.registries.ecr import CLIENT, PUT_CLIENT, Ecr, translated
+from ecr_relay.registries.oci import Oci
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr.client import ECRClient
@@ -41,9 +43,20 @@ Metadata = Mapping[str, str | None]
 """What botocore's RefreshableCredentials wants of a refresh."""
 
 
-def registry(registry: config.EcrRegistry, session: boto3.Session | None = None) -> Ecr:
+@overload
+def registry(registry: config.EcrRegistry, session: boto3.Session | None = None) -> Ecr: ...
+
+
+@overload
+def registry(registry: config.OciSource, session: boto3.Session | None = None) -> Oci: ...
+
+
+def registry(registry: config.EcrRegistry | config.OciSource, session: boto3.Session | None = None) -> Registry:
     """The registry that `registry` describes. `session` is who we are to begin with; default: the environment's."""
     own = session or boto3.Session()
+    if isinstance(registry, config.OciSource):
+        login = _login(own, registry.credentials.secret_arn) if registry.credentials else None
+        return Oci(registry.host, scheme="http" if registry.plain_http else "https", login=login)
     there = _become(own, registry.credentials, registry.region) if registry.credentials else own
 
     def client(settings: Config) -> "ECRClient":
@@ -93,18 +106,27 @@ def _role(own: boto3.Session, arn: str, external_id: str | None, region: str) ->
     return fetch
 
 
+def _login(own: boto3.Session, arn: str) -> Login:
+    return Login(*_secret(own, arn, ("username", "password")))
+
+
+def _secret(own: boto3.Session, arn: str, keys: tuple[str, str]) -> tuple[str, str]:
+    # The secret lies where its ARN says: arn:partition:secretsmanager:region:…
+    client = own.client("secretsmanager", region_name=arn.split(":")[3], config=CLIENT)
+    with translated(f"reading secret {arn}"):
+        text = client.get_secret_value(SecretId=arn).get("SecretString", "")
+    try:
+        content = json.loads(text)
+        first, second = (content[key].strip() for key in keys)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Not a word of what it holds.
+        raise RegistryDown(f"secret {arn}: must be a JSON object with the texts {' and '.join(keys)}") from None
+    return first, second
+
+
 def _key_pair(own: boto3.Session, arn: str) -> Callable[[], Metadata]:
     def fetch() -> Metadata:
-        # The secret lies where its ARN says: arn:partition:secretsmanager:region:…
-        client = own.client("secretsmanager", region_name=arn.split(":")[3], config=CLIENT)
-        with translated(f"reading secret {arn}"):
-            text = client.get_secret_value(SecretId=arn).get("SecretString", "")
-        try:
-            content = json.loads(text)
-            access_key, secret_key = (content[key].strip() for key in _KEYS)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            # Not a word of what it holds.
-            raise RegistryDown(f"secret {arn}: must be a JSON object with the texts {' and '.join(_KEYS)}") from None
+        access_key, secret_key = _secret(own, arn, _KEYS)
         return {
             "access_key": access_key,
             "secret_key": secret_key,

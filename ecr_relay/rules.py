@@ -1,21 +1,15 @@
 """Which images go where. Pure functions of the configuration, the repository and the tag."""
 
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
-
+from ecr_relay import globs
 from ecr_relay.config import Destination, RelayConfig, Rule
 
 
-def _matches(name: str, globs: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs)
-
-
 def _selects(rule: Rule, repository: str, tag: str | None) -> bool:
-    if not _matches(repository, rule.repositories) or _matches(repository, rule.exclude_repositories):
+    if not globs.matches(repository, rule.repositories) or globs.matches(repository, rule.exclude_repositories):
         return False
     if tag is None:
         return rule.untagged
-    return _matches(tag, rule.tags) and not _matches(tag, rule.exclude_tags)
+    return globs.matches(tag, rule.tags) and not globs.matches(tag, rule.exclude_tags)
 
 
 def destinations(config: RelayConfig, repository: str, tag: str | None) -> tuple[Destination, ...]:
@@ -30,6 +24,6 @@ def destinations(config: RelayConfig, repository: str, tag: str | None) -> tuple
 def concerns(config: RelayConfig, repository: str) -> bool:
     """Whether any rule may select something in this repository, so that listing it is worth the requests."""
     return any(
-        _matches(repository, rule.repositories) and not _matches(repository, rule.exclude_repositories)
+        globs.matches(repository, rule.repositories) and not globs.matches(repository, rule.exclude_repositories)
         for rule in config.rules
     )

@@ -20,7 +20,7 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from ecr_relay.config import RelayConfig, parse
+from ecr_relay.config import EcrSource, RelayConfig, parse
 from ecr_relay.errors import ConfigError
 from local.deploy import ROOT, Assembly, Clients, DeployError, deploy, synthesize, warm
 from local.servers import LocalError, Place, Proxies, Servers, servers
@@ -119,8 +119,8 @@ def local_cloud(
         shutil.rmtree(state / "logs", ignore_errors=True)
         stack.callback(_clean, state)
         say("starting MiniStack and the task engine")
-        source = (parsed.source.account, parsed.source.region)
-        home = (parsed.deployment.account or source[0], parsed.deployment.region or source[1])
+        home = parsed.home
+        source = (parsed.source.account, parsed.source.region) if isinstance(parsed.source, EcrSource) else home
         destinations = [(one.account, one.region) for one in parsed.destinations]
         running = stack.enter_context(servers(state, source, destinations, home=home, proxies=proxies))
         (state / "relay.toml").write_text(text, encoding="utf-8")
@@ -218,8 +218,10 @@ def _deploy(state: Path, text: str, config: RelayConfig, running: Servers, say: 
     outputs = deploy(assembly, clients)
     say("starting the consumer")
     warm(clients, outputs["ConsumerFunction"])
-    source = (config.source.account, config.source.region)
-    if source != running.home:
+    if (
+        isinstance(config.source, EcrSource)
+        and (source := (config.source.account, config.source.region)) != running.home
+    ):
         _forward_events(running.at(source), running.home)
     endpoints = Endpoints(
         aws_endpoint_url=clients.endpoint,

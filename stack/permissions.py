@@ -11,7 +11,7 @@ from aws_cdk import Acknowledgment, Validations, region_info
 from aws_cdk import aws_iam as iam
 from constructs import IConstruct
 
-from ecr_relay.config import Credentials, Destination, EcrRegistry, RelayConfig
+from ecr_relay.config import Credentials, Destination, EcrRegistry, RegistryLogin, RelayConfig
 
 
 def acknowledge(scope: IConstruct, rule: str, reason: str) -> None:
@@ -94,13 +94,15 @@ def allow_registries(role: iam.Role, config: RelayConfig, calls: RegistryCalls) 
     for registry in registries:
         if registry.credentials:
             _allow_credentials(role, registry.credentials)
+        elif not isinstance(registry, EcrRegistry):
+            continue  # anonymous: nobody is asked for anything
         elif isinstance(registry, Destination):
             reason = "destination repositories are named, and made, after the source's"
             allow(role, calls.destination, _repositories(registry, registry.prefix), reason=reason)
         else:
             reason = "which repositories are copied is up to rules, which change without a deployment"
             allow(role, calls.source, _repositories(registry), reason=reason)
-    own = [registry for registry in registries if not registry.credentials]
+    own = [registry for registry in registries if isinstance(registry, EcrRegistry) and not registry.credentials]
     if calls.listing:
         for registry in own:
             reason = "a listing of repositories is a call on all of them"
@@ -112,8 +114,8 @@ def allow_registries(role: iam.Role, config: RelayConfig, calls: RegistryCalls) 
         _allow_keys(role, config)
 
 
-def _allow_credentials(role: iam.Role, credentials: Credentials) -> None:
-    if credentials.role_arn:
+def _allow_credentials(role: iam.Role, credentials: Credentials | RegistryLogin) -> None:
+    if isinstance(credentials, Credentials) and credentials.role_arn:
         allow(role, ["sts:AssumeRole"], credentials.role_arn)
     if credentials.secret_arn:
         allow(role, ["secretsmanager:GetSecretValue"], credentials.secret_arn)

@@ -3,7 +3,7 @@
 from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, Fn, Stack
 from constructs import Construct
 
-from ecr_relay.config import RelayConfig
+from ecr_relay.config import EcrSource, RelayConfig
 from stack.bundling import BundleFor, lambda_code
 from stack.copier import Copier
 from stack.events import PushRule
@@ -19,12 +19,11 @@ class RelayStack(Stack):
 
     def __init__(self, scope: Construct, *, config: RelayConfig, bundle_for: BundleFor) -> None:
         deployment = config.deployment
+        account, region = config.home
         super().__init__(
             scope,
             deployment.stack_name,
-            env=Environment(
-                account=deployment.account or config.source.account, region=deployment.region or config.source.region
-            ),
+            env=Environment(account=account, region=region),
             description="ecr-relay: replicates container images into Amazon ECR as they are pushed",
             # The CDK command line checks the bootstrap version by the manifest; the template need not do it again.
             synthesizer=DefaultStackSynthesizer(generate_bootstrap_version_rule=False),
@@ -51,7 +50,8 @@ class RelayStack(Stack):
         reconcile = Reconcile(
             self, "Reconcile", code=code, config=config, queues=queues, ledger=ledger, parameter=parameter
         )
-        PushRule(self, "Pushes", source=config.source, queues=queues)
+        if isinstance(config.source, EcrSource):
+            PushRule(self, "Pushes", source=config.source, queues=queues)
 
         # How the command line finds its way about a deployed stack: names that it looks for, so they stay.
         for name, value in {

@@ -149,7 +149,7 @@ def test_the_parameter_holds_the_configuration(example: Synthesized) -> None:
     assert example.output("ConfigParameter") == {"Ref": name}
     assert parameter["Name"] == "/ecr-relay/config"
     assert parameter["Tier"] == "Intelligent-Tiering"
-    assert RelayConfig.from_parameter(parameter["Value"]).source.account == "111122223333"
+    assert RelayConfig.from_parameter(parameter["Value"]).source.id == "111122223333.us-east-1"
 
 
 def test_a_configuration_longer_than_any_parameter_is_refused(out: Path) -> None:

@@ -47,8 +47,8 @@ def test_the_parameter_holds_the_whole_configuration() -> None:
         (
             ('prefix = "mirror"', 'prefx = "mirror"'),
             "relay.toml: destinations[0].prefx: unknown key; did you mean 'prefix'? "
-            "allowed: account, credentials, endpoint, max_tasks, name, new_repository, prefix, "
-            "put_image_per_second, region",
+            "allowed: account, credentials, endpoint, max_deletes, max_tasks, name, new_repository, "
+            "on_conflict, prefix, put_image_per_second, region, target",
         ),
         (('account = "111111111111"', "account = 111111111111"), "relay.toml: source.account: input should be a valid"),
         (

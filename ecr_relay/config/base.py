@@ -1,0 +1,31 @@
+"""What every table of `relay.toml` is made of."""
+
+from difflib import get_close_matches
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ecr_relay.regions import PARTITION_OF_REGION
+
+
+class Table(BaseModel):
+    """A table of the file: no unknown keys, nothing converted, nothing changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _known_region(region: str) -> str:
+    if region not in PARTITION_OF_REGION:
+        close = get_close_matches(region, PARTITION_OF_REGION, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"{region!r} is no AWS region; {hint}allowed: {', '.join(PARTITION_OF_REGION)}")
+    return region
+
+
+Region = Annotated[str, AfterValidator(_known_region)]
+Account = Annotated[str, Field(pattern=r"^[0-9]{12}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Glob = Annotated[str, Field(min_length=1, max_length=256)]
+SecretArn = Annotated[
+    str, Field(pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+-[A-Za-z0-9]{6}$")
+]

@@ -1,0 +1,141 @@
+"""What no single table can know: names that must fit, places that two would write, rings, rules that disagree.
+
+Each check raises ValueError whose text begins with the path of the key to change.
+"""
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+
+from ecr_relay import globs
+from ecr_relay.config.registries import PLACEHOLDER, Destination, OciSource
+from ecr_relay.config.selection import Rule, image_list
+
+if TYPE_CHECKING:
+    from ecr_relay.config import RelayConfig
+
+_HOW: Final = ("mode", "deletes", "referrers")
+"""What only one rule can decide for an image."""
+
+
+def check(config: "RelayConfig") -> None:
+    """Raises ValueError for the first that is wrong."""
+    _names(config)
+    _places(config)
+    for index, destination in enumerate(config.destinations):
+        if destination.id == config.source.id:
+            _no_ring(config, index, destination)
+    for index, rule in enumerate(config.rules):
+        if isinstance(config.source, OciSource):
+            _for_oci(config.source, index, rule)
+    for (first, rule), (second, other) in combinations(enumerate(config.rules), 2):
+        _agree(config, first, rule, second, other)
+
+
+def _names(config: "RelayConfig") -> None:
+    names = [destination.name for destination in config.destinations]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ValueError(f"destinations[{index}].name: {name!r} is used twice; names are unique")
+    for index, rule in enumerate(config.rules):
+        for name in rule.destinations:
+            if name not in names:
+                raise ValueError(
+                    f"rules[{index}].destinations: {name!r} is not a destination; allowed: {', '.join(names)}"
+                )
+
+
+def _key(destination: Destination) -> str:
+    return "target" if destination.target else "prefix"
+
+
+def inside(destination: Destination) -> str:
+    """A glob of all that a destination may hold of ours."""
+    return destination.pattern.replace(PLACEHOLDER, "*")
+
+
+def _places(config: "RelayConfig") -> None:
+    """No two source repositories become one at a registry."""
+    for (_, one), (index, other) in combinations(enumerate(config.destinations), 2):
+        if one.id == other.id and one.pattern == other.pattern:
+            raise ValueError(
+                f"destinations[{index}].{_key(other)}: {other.name!r} and {one.name!r} would write the same place"
+            )
+
+
+def _no_ring(config: "RelayConfig", index: int, destination: Destination) -> None:
+    """What is copied into the source's own registry is pushed there, and must not be copied again."""
+    if destination.pattern == PLACEHOLDER:
+        raise ValueError(f"destinations[{index}].prefix: needed, since this destination is the source's own registry")
+    ours = inside(destination)
+    for number, rule in enumerate(config.rules):
+        if not any(globs.covers(glob, ours) for glob in rule.exclude_repositories):
+            raise ValueError(
+                f"rules[{number}].exclude_repositories: must contain {ours!r}, since destination "
+                f"{destination.name!r} lies in the source's own registry"
+            )
+
+
+def _for_oci(source: OciSource, index: int, rule: Rule) -> None:
+    if rule.images is None and (glob := next((name for name in rule.repositories if not globs.is_literal(name)), None)):
+        raise ValueError(
+            f"rules[{index}].repositories: {glob!r}: {source.host} cannot be asked what repositories it has, so name "
+            f"each, without * ? ["
+        )
+    if rule.untagged:
+        raise ValueError(
+            f"rules[{index}].untagged: {source.host} lists tags only; untagged images cannot be found there"
+        )
+    if rule.newest and rule.newest_by == "pushed":
+        raise ValueError(f'rules[{index}].newest_by: {source.host} tells no push dates; use newest_by = "version"')
+
+
+def _agree(config: "RelayConfig", first: int, rule: Rule, second: int, other: Rule) -> None:
+    """Two rules that surely select some image for one destination say the same of how."""
+    differ = next((key for key in _HOW if getattr(rule, key) != getattr(other, key)), None)
+    if differ is None or not _overlap(config, rule, other):
+        return
+    raise ValueError(
+        f"rules[{second}].{differ}: {getattr(other, differ)!r} here and {getattr(rule, differ)!r} in rules[{first}], "
+        "which selects some of the same images for the same destination; exclude them from one of the two"
+    )
+
+
+def _overlap(config: "RelayConfig", rule: Rule, other: Rule) -> bool:
+    """Whether both may select one image. Expressions and ranges count as disjoint: what they share cannot be known."""
+    every = {destination.name for destination in config.destinations}
+    if not set(rule.destinations or every) & set(other.destinations or every):
+        return False
+    if any(each.tag_regex or each.semver for each in (rule, other)):
+        return False
+    return any(
+        _meet(rule, other, one, two)
+        for one in _repositories(rule)
+        for two in _repositories(other)
+        if globs.intersect(one, two)
+    )
+
+
+def _meet(rule: Rule, other: Rule, one: str, two: str) -> bool:
+    """Whether they share a tag, of repositories that both `one` and `two` match."""
+    excluded = (*rule.exclude_repositories, *other.exclude_repositories)
+    if any(globs.covers(glob, one) or globs.covers(glob, two) for glob in excluded):
+        return False
+    if rule.untagged and other.untagged:
+        return True
+    no_tags = (*rule.exclude_tags, *other.exclude_tags)
+    return any(
+        globs.intersect(a, b) and not any(globs.covers(glob, a) or globs.covers(glob, b) for glob in no_tags)
+        for a in _tags(rule, one)
+        for b in _tags(other, two)
+    )
+
+
+def _repositories(rule: Rule) -> tuple[str, ...]:
+    return tuple(image_list(rule.images)) if rule.images is not None else rule.repositories
+
+
+def _tags(rule: Rule, repository: str) -> tuple[str, ...]:
+    if rule.images is not None:
+        listed = image_list(rule.images)[repository]
+        return ("*",) if listed is None else tuple(listed)
+    return tuple("*" if glob == "ALL_TAGS" else glob for glob in rule.tags)

@@ -1,0 +1,73 @@
+"""`[deployment]`: how the relay runs; a change here needs a deployment."""
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ecr_relay.config.base import Account, Region, Table
+
+FARGATE_MEMORY_MIB: Final = {
+    256: (512, 2048, 512),
+    512: (1024, 4096, 1024),
+    1024: (2048, 8192, 1024),
+    2048: (4096, 16384, 1024),
+    4096: (8192, 30720, 1024),
+}
+"""CPU units -> (least, most, step): the task sizes of the ECS developer guide (256 takes 512, 1024 and 2048)."""
+
+
+class Network(Table):
+    """An existing network; without it the stack creates a small VPC with public subnets and no NAT."""
+
+    vpc_id: str = Field(
+        pattern=r"^vpc-([0-9a-f]{8}|[0-9a-f]{17})$", description="the stack makes a security group in it"
+    )
+    subnet_ids: tuple[Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")], ...] = Field(
+        min_length=1, description="of that VPC; the copy tasks run there, and must reach ECR, S3 and the rest"
+    )
+    assign_public_ip: bool = Field(default=False, description="true in public subnets without NAT")
+
+
+class Deployment(Table):
+    """What needs a deployment to change; the rest of the file is read when it is needed."""
+
+    stack_name: str = Field(
+        default="ecr-relay",
+        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$",
+        description="of the CloudFormation stack; its ECS cluster and SSM parameter are named after it",
+    )
+    account: Account | None = Field(default=None, description="where the relay runs; default: the source's")
+    region: Region | None = Field(default=None, description="where the relay runs; default: the source's")
+    architecture: Literal["arm64", "x86_64"] = Field(default="arm64", description="of the functions and the copier")
+    reconcile_at: str = Field(default="03:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="daily, UTC")
+    network: Network | None = Field(default=None, description="default: a small one of the stack's own")
+    cluster: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]{1,255}$",
+        description="name of an existing ECS cluster; default: one of the stack's own",
+    )
+    task_cpu: Literal[256, 512, 1024, 2048, 4096] = Field(
+        default=1024, description="CPU units of a copy task; 1024 is one vCPU"
+    )
+    task_memory_mib: int = Field(
+        default=2048, ge=512, le=30720, description="memory of a copy task; Fargate has sizes for each `task_cpu`"
+    )
+    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = Field(
+        default=30, description="how long the log groups keep a line"
+    )
+    supervise_seconds: int = Field(
+        default=240,
+        ge=1,
+        le=240,
+        description="how long an invocation waits for its copies; what takes longer looks again by itself",
+    )
+
+    @model_validator(mode="after")
+    def _fargate_size(self) -> Self:
+        least, most, step = FARGATE_MEMORY_MIB[self.task_cpu]
+        if not least <= self.task_memory_mib <= most or self.task_memory_mib % step:
+            raise ValueError(
+                f"task_memory_mib: Fargate gives {self.task_cpu} CPU units {least} to {most} MiB in steps of {step}, "
+                f"not {self.task_memory_mib}"
+            )
+        return self

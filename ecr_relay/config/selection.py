@@ -1,0 +1,126 @@
+"""`[[rules]]`: which images, where to, and how."""
+
+from functools import lru_cache
+from typing import Annotated, Final, Literal, Self
+
+import nodesemver
+import re2
+from pydantic import AfterValidator, Field, model_validator
+
+from ecr_relay.config.base import Glob, Name, Table
+from ecr_relay.images import Reference
+
+ALL_TAGS: Final = "ALL_TAGS"
+_LISTED: Final = "images"
+
+
+def _compiled(pattern: str) -> str:
+    """RE2 needs time in proportion to the tag's length, whatever the pattern: none can run for ever."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0] if error.args else error
+        text = reason.decode() if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"{pattern!r} is no RE2 expression: {text} (no backreferences, no lookaround)") from None
+    return pattern
+
+
+def _range(text: str) -> str:
+    if nodesemver.valid_range(text, loose=False) is None:
+        raise ValueError(f"{text!r} is no semver range; allowed: such as '>=1.2 <2', '^1.4', '1.x || 3.x'")
+    return text
+
+
+@lru_cache(maxsize=64)
+def image_list(text: str) -> dict[str, frozenset[str] | None]:
+    """The Data Transfer Hub plugin's own list: repository -> its tags, None for all. No tag means `latest`.
+
+    >>> sorted(image_list("ubuntu:14.04, my-repo:ALL_TAGS")["ubuntu"])
+    ['14.04']
+
+    Raises ValueError that names the entry that is no image.
+    """
+    found: dict[str, frozenset[str] | None] = {}
+    for entry in text.replace(",", " ").split():
+        reference = Reference.parse(entry)
+        if reference.digest:
+            raise ValueError(f"{entry!r}: an image here is repository:tag, without a digest")
+        tag = reference.tag or "latest"
+        known = found.get(reference.repository, frozenset())
+        found[reference.repository] = None if tag == ALL_TAGS or known is None else known | {tag}
+    if not found:
+        raise ValueError("names no image; allowed: such as 'ubuntu:14.04,golang:1.16,my-repo:ALL_TAGS'")
+    return found
+
+
+def _image_list(text: str) -> str:
+    image_list(text)
+    return text
+
+
+class Rule(Table):
+    """Selects images. A list of globs selects what one of them matches; an exclude always wins; what is given for tags
+    (`tags`, `tag_regex`, `semver`) must all match. For an image and a destination, the first rule that selects it says
+    how (`mode`, `deletes`, `referrers`)."""
+
+    images: Annotated[str, AfterValidator(_image_list)] | None = Field(
+        default=None,
+        description="the Data Transfer Hub plugin's list, instead of `repositories` and `tags`: "
+        "`ubuntu:14.04,golang:1.16,my-repo:ALL_TAGS`; no tag means `latest`",
+    )
+    repositories: tuple[Glob, ...] = Field(
+        default=("*",),
+        min_length=1,
+        description="globs of the source's names; `*` matches `/`, too; names, not globs, where the source is `oci`",
+    )
+    exclude_repositories: tuple[Glob, ...] = Field(default=(), description="globs; not these, whatever else matches")
+    tags: tuple[Glob, ...] = Field(
+        default=("*",), min_length=1, description="names or globs of tags; `ALL_TAGS` is the same as `*`"
+    )
+    exclude_tags: tuple[Glob, ...] = Field(default=(), description="globs; not these, whatever else matches")
+    tag_regex: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_compiled)] | None = Field(
+        default=None, description="RE2 expression that the whole tag must match, such as `v[0-9]+[.][0-9]+`"
+    )
+    semver: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_range)] | None = Field(
+        default=None,
+        description="range of versions, as npm writes it: `>=1.2 <2`, `^1.4`; a leading `v` of a tag does not matter, "
+        "a tag that is no version is not selected, and `-rc1` counts as a prerelease",
+    )
+    newest: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="the backfill takes only so many tags of a repository; what is pushed is copied all the same, and "
+        "what falls out stays",
+    )
+    newest_by: Literal["pushed", "version"] = Field(
+        default="pushed", description="what `newest` goes by; `version` where the source is `oci`, which has no dates"
+    )
+    untagged: bool = Field(
+        default=False,
+        description="also images without a tag; two minutes after the push, so that an index takes its own along first",
+    )
+    referrers: bool = Field(
+        default=True,
+        description="signatures, SBOMs and attestations go with their image, by referrer and by cosign's tags "
+        "(`sha256-….sig`, which no other key here selects)",
+    )
+    deletes: Literal["ignore", "propagate"] = Field(
+        default="ignore",
+        description="`propagate`: the reconcile removes at the destination what this relay put there and what the "
+        "source has not had for a day",
+    )
+    mode: Literal["copy", "observe"] = Field(
+        default="copy", description="`observe`: decide, log and count, and copy nothing"
+    )
+    destinations: tuple[Name, ...] = Field(default=(), description="names of destinations; default: all")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.images is not None:
+            for key in ("repositories", "tags", "untagged"):
+                if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{_LISTED} says it all; leave {key} out, or write it as a rule of its own")
+        return self
