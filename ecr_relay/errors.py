@@ -9,6 +9,7 @@ RelayError                an operator reads str(error): what was wrong, where, w
     |   +-- TagTaken      an immutable tag holds another digest
     +-- Missing           the registry lacks what was asked for: manifest, layer or repository
     +-- RegistryDown      credentials, network or throttling of a registry as a whole: its destination's breaker
+        +-- TokenExpired  a login that was good when the copy began: the copier logs in anew, once
 """
 
 import re
@@ -51,6 +52,10 @@ class RegistryDown(CopyError):
     """A registry as a whole refuses: credentials, network or throttling. No image is to blame, so no attempt counts."""
 
 
+class TokenExpired(RegistryDown):
+    """A login that was good once is over: the copy has outlasted it."""
+
+
 # Which side skopeo speaks of. What it says while it reads a blob comes wrapped in what it was writing: read wins.
 _SOURCE: Final = re.compile(
     r"initializing source|reading (?:blob|manifest|signatures)|fetching blob|determining manifest|happened during read"
@@ -62,9 +67,7 @@ _ANY, _FROM, _TO = "any", "source", "destination"
 # `denied`, and every 64th digest has a 401 in it).
 _NAMES: Final = re.compile(r"sha256:\w+|\S*[^\s/]/\S*|\S*/[^\s/]\S*|'[^']*'|[\w.-]+:\d{2,5}\b")
 
-_AUTHENTICATION: Final = (
-    r"unauthorized|authentication required|no basic auth credentials|username or password|token has expired|\b401\b"
-)
+_AUTHENTICATION: Final = r"unauthorized|authentication required|no basic auth credentials|username or password|\b401\b"
 _THROTTLED: Final = r"toomanyrequests|too many requests|rate exceeded|throttl|RequestLimitExceeded|SlowDown|\b429\b"
 
 # First match wins. `destination` is also what a registry says about itself, with no skopeo in between.
@@ -77,6 +80,7 @@ _TABLE: Final[tuple[tuple[str, re.Pattern[str], type[CopyError]], ...]] = tuple(
         (_ANY, r"ImageTagAlreadyExists|\btag invalid\b|cannot be overwritten because", TagTaken),
         (_ANY, r"Instructed to preserve digests|Source image rejected|unsupported manifest", Permanent),
         (_ANY, r"invalid reference format|unimplemented manifest MIME type|unsupported schema", Permanent),
+        (_ANY, r"token has expired", TokenExpired),  # ECR's, of a login older than 12 hours
         # The source.
         (_FROM, r"from manifest list: .*(?:manifest unknown|name unknown)", Transient),  # a child, not the image
         (_FROM, r"initializing source.*(?:manifest unknown|name unknown|repository name not known)", Missing),

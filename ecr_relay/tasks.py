@@ -26,6 +26,8 @@ _PASSING: Final = frozenset(
 )
 
 
+LEASE_OVER: Final = "ecr-relay: its lease is over"
+"""Why we stop a task that runs on without renewing: as if its host had vanished, and not as an operator stops one."""
 # "Capacity is unavailable at this time", "RESOURCE:ENI", "… reached the limit on …": ECS developer guide, task errors.
 _NO_CAPACITY: Final = re.compile(r"capacity is unavailable|RESOURCE:|reached the limit|rate exceeded|throttl", re.I)
 
@@ -52,6 +54,8 @@ class TaskState:
     reason: str = ""
     passing: bool = False
     """Whether it ended for want of capacity, or was stopped: not the copy's fault, and it may be better soon."""
+    started: bool = True
+    """False if it is over and its container never ran: CannotPullContainerError, say."""
 
 
 class Tasks:
@@ -122,7 +126,8 @@ class Tasks:
 
 def _state(task: "TaskTypeDef") -> TaskState:
     status, stop_code = task.get("lastStatus", ""), task.get("stopCode", "")
-    parts = [stop_code, task.get("stoppedReason", "")]
+    stopped_reason = task.get("stoppedReason", "")
+    parts = [stop_code, stopped_reason]
     for container in task.get("containers", []):
         parts.append(container.get("reason", ""))
         if "exitCode" in container:
@@ -132,6 +137,8 @@ def _state(task: "TaskTypeDef") -> TaskState:
         over=status in ("DEPROVISIONING", "STOPPED"),
         pending=status in ("PROVISIONING", "PENDING", "ACTIVATING"),
         reason=": ".join(part for part in parts if part),
-        passing=stop_code in ("SpotInterruption", "TerminationNotice", "UserInitiated")
-        or (stop_code == "TaskFailedToStart" and _NO_CAPACITY.search(task.get("stoppedReason", "")) is not None),
+        passing=stop_code in ("SpotInterruption", "TerminationNotice")
+        or (stop_code == "UserInitiated" and stopped_reason != LEASE_OVER)
+        or (stop_code == "TaskFailedToStart" and _NO_CAPACITY.search(stopped_reason) is not None),
+        started=stop_code != "TaskFailedToStart",
     )

@@ -93,7 +93,7 @@ class Watch:
             case "dropped" | "skipped" | "retagged" | "deferred" | "split" as what:
                 self._tell("decision", f"{image} {what}: {entry['reason']}", what)
             case "launched":
-                self._tell("decision", f"copy, run {entry['run'][:8]}, {entry['jobs']} image(s)", "launched")
+                self._tell("decision", f"{image} copy, run {entry['run'][:8]}", "launched")
             case "failed":
                 back = "given up" if entry.get("attempt") is None else f"again in {entry['seconds']} s"
                 self._tell("failure", f"{image} {back}: {entry['reason'][:160]}")

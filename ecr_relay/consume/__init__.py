@@ -29,6 +29,9 @@ __all__ = ["Delivery", "consume"]
 PATIENCE_MS: Final = 3_600_000
 """How old a message may be, whose registries do not answer, before that counts: an outage of an hour loses nothing."""
 
+ALONE: Final = 3
+"""From so many interruptions on an image is copied in a task of its own, so that it takes no other along."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -92,9 +95,9 @@ def _copy(
     seconds: float,
     sleep: Callable[[float], None],
 ) -> Iterable[tuple[Copy, Decision]]:
-    groups: dict[tuple[str, str], list[Copy]] = {}
+    groups: dict[tuple[str, ...], list[Copy]] = {}
     for copy in sorted(copies, key=lambda copy: copy.envelope.lane != "push"):
-        groups.setdefault((copy.destination.name, copy.envelope.lane), []).append(copy)
+        groups.setdefault(_companions(copy), []).append(copy)
     launched: list[Launched] = []
     for group in groups.values():
         try:
@@ -104,7 +107,9 @@ def _copy(
             yield from ((copy, _trouble(copy.delivery, error)) for copy in group)
             continue
         if isinstance(result, Launched):
-            _log.info("launched", extra={"run": result.run.id, "task": result.task, "jobs": len(result.run.jobs)})
+            for copy in result.copies:
+                run = {"run": result.run.id, "task": result.task}
+                _log.info("launched", extra=_facts(copy.delivery, copy.envelope) | run)
             launched.append(result)
             yield from ((copy, Wait(copy.envelope, reason)) for copy, reason in result.waiting)
         elif result.failed:
@@ -117,6 +122,12 @@ def _copy(
     except Exception:  # noqa: BLE001 - the tasks go on; their messages look again later
         _log.exception("supervising failed")
     yield from ((copy, _outcome_of(ledger, copy)) for copy in copies)
+
+
+def _companions(copy: Copy) -> tuple[str, ...]:
+    """Equal for copies that may share a task. An image that may be what kills its task has one of its own."""
+    together = (copy.destination.name, copy.envelope.lane)
+    return together if copy.record.interruptions < ALONE else (*together, copy.envelope.repository, copy.record.digest)
 
 
 def _outcome_of(ledger: Ledger, copy: Copy) -> Decision:

@@ -172,9 +172,11 @@ class Decider:
         while record.status == "copying":
             if self._reaper.alive(record.run):
                 return Wait(envelope, f"run {record.run} is copying it")
-            # The reaper has ended what it knows of the run; what it does not know is an attempt without an outcome.
-            self._ledger.digests.fail(record.target, record.digest, record.run or "", _NO_OUTCOME)
+            # The reaper has ended what it knows of the run; what it does not know was interrupted, too.
+            self._ledger.digests.interrupt(record.target, record.digest, record.run or "", _NO_OUTCOME)
             record = self._ledger.digests.get(record.target, record.digest)
         if record.given_up(delivery.sent_at):
             return Fail(record.error or "given up")
+        if record.rests_until > self._ledger.clock():
+            return Wait(envelope, f"interrupted {record.interruptions} times in a row: {record.error}")
         return Copy(delivery, envelope, destination, self._relay.config.max_tasks(destination), record, seen_at)

@@ -24,32 +24,17 @@ _log = logging.getLogger(__name__)
 
 def copy_all(copier: Copier, jobs: Sequence[Job]) -> None:
     """Return when every job has its outcome in the ledger, or was given up because the run was stopped."""
-    leaders: dict[str, Future[None]] = {}
+    leaders: dict[str, Job] = {}
+    for job in jobs:
+        leaders.setdefault(job.repository, job)
 
     def follow(leader: Future[None], job: Job) -> None:
         wait([leader], timeout=LEADER_S)
         copier.copy(job)
 
-    # Leaders are submitted first, so that no follower keeps the thread that its leader needs.
-    ordered = sorted(jobs, key=lambda job: job in _later(jobs))
     with ThreadPoolExecutor(PARALLEL, thread_name_prefix="copy") as pool:
-        futures = []
-        for job in ordered:
-            leader = leaders.get(job.repository)
-            if leader is None:
-                future = leaders[job.repository] = pool.submit(copier.copy, job)
-            else:
-                future = pool.submit(follow, leader, job)
-            futures.append(future)
-    for future in futures:
+        # Leaders are submitted first, so that no follower keeps the thread that its leader needs.
+        first = {repository: pool.submit(copier.copy, job) for repository, job in leaders.items()}
+        others = [pool.submit(follow, first[job.repository], job) for job in jobs if job is not leaders[job.repository]]
+    for future in (*first.values(), *others):
         future.result()
-
-
-def _later(jobs: Sequence[Job]) -> list[Job]:
-    seen: set[str] = set()
-    later = []
-    for job in jobs:
-        if job.repository in seen:
-            later.append(job)
-        seen.add(job.repository)
-    return later

@@ -6,7 +6,7 @@ from typing import Final
 
 from ecr_relay.config import Destination
 from ecr_relay.converge import JustCopied, Place, converge
-from ecr_relay.errors import CopyError, RegistryDown, TagTaken, Transient
+from ecr_relay.errors import CopyError, RegistryDown, TagTaken, TokenExpired, Transient
 from ecr_relay.ledger import Job, Ledger, Run, Target
 from ecr_relay.relay import Relay
 from ecr_relay.skopeo import Skopeo
@@ -70,14 +70,25 @@ class Copier:
         if place.destination.has(repository, job.digest):
             return False
         self._await_turn(place, job)
-        logins = {registry.host: registry.login() for registry in (place.source, place.destination)}
-        self._skopeo.login({host: login for host, login in logins.items() if login is not None})
-        self._skopeo.copy(
-            f"{place.source.host}/{place.source_repository}", job.digest, f"{place.destination.host}/{repository}"
-        )
+        try:
+            self._skopeo_copy(place, job)
+        except TokenExpired as error:
+            # It took longer than a token lasts. What has arrived is there, so a second run goes on from there.
+            facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest, "error": str(error)}
+            _log.warning("logging in anew", extra=facts)
+            self._skopeo_copy(place, job)
         if not place.destination.has(repository, job.digest):
             raise Transient(f"skopeo succeeded, but {repository}@{job.digest} is not at the destination")
         return True
+
+    def _skopeo_copy(self, place: Place, job: Job) -> None:
+        logins = {registry.host: registry.login() for registry in (place.source, place.destination)}
+        self._skopeo.login({host: login for host, login in logins.items() if login is not None})
+        self._skopeo.copy(
+            f"{place.source.host}/{place.source_repository}",
+            job.digest,
+            f"{place.destination.host}/{place.destination_repository}",
+        )
 
     def _await_turn(self, place: Place, job: Job) -> None:
         """skopeo puts an index's children and the index one after another, at once: reserve them all."""

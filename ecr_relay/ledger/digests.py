@@ -3,15 +3,19 @@
               claim              copied
     absent ----------> copying ----------> copied      and back: claim when not believed (a heal),
                        |  |  ^                         forget when the destination has lost it
-               release |  |  | claim
+              release, |  |  |
+    interrupt (m < 10) |  |  | claim
                        v  |  |
-                 waiting -|--+   the attempt is given back: not launched, stopped by Spot, destination down
-                          | fail |
-                          v      |
-                 failed (n < 3) -+
+                 waiting -|--+   the attempt is given back: not launched, stopped by Spot, destination down; or
+                          |  |   its task ended and left no outcome, for the m-th time in a row
+                    fail, |  |
+      interrupt (m >= 10) v  |
+                 failed (n < 3)
                  exhausted (n = 3, or permanent): a claim for a message sent after `failed_at` starts over at 1
 
-An attempt is a claim; `attempts` counts them. Every arrow is one write, conditional on the `version` that was read.
+An attempt is a claim; `attempts` (n) counts them. `interruptions` (m) are counted apart: a host that vanished says
+nothing about the image, until it has happened so often that the image may be what kills its copier. What is copied, or
+starts over, has none. Every arrow is one write, conditional on the `version` that was read.
 """
 
 from collections.abc import Callable
@@ -30,6 +34,11 @@ if TYPE_CHECKING:
 
 ATTEMPTS: Final = 3
 """The queue's maxReceiveCount, and as many claims."""
+INTERRUPTIONS: Final = 10
+"""So many tasks in a row that ended under an image are its own doing; each further one is a failed attempt."""
+REST_MS: Final = 10_000
+"""How long an image is left alone after the first interruption; each further one doubles it, up to REST_MAX_MS."""
+REST_MAX_MS: Final = 300_000
 ERROR_LIMIT: Final = 2000
 """Characters of an error that are kept."""
 
@@ -46,6 +55,7 @@ class DigestRecord:
     version: int = 0
     run: str | None = None
     attempts: int = 0
+    interruptions: int = 0
     first_seen: int | None = None
     verified_at: int | None = None
     failed_at: int | None = None
@@ -61,9 +71,24 @@ class DigestRecord:
         """Whether a message sent at `sent_at` must launch nothing more; a later one starts over."""
         return self.status == "exhausted" and sent_at <= (self.failed_at or 0)
 
+    @property
+    def rests_until(self) -> int:
+        """ms since the epoch: an image whose task has just ended under it is not claimed again before."""
+        if self.status != "waiting" or not self.interruptions:
+            return 0
+        return self.changed_at + min(REST_MAX_MS, REST_MS << (self.interruptions - 1))
+
     def claimed(self, run: str, now: int, first_seen: int) -> "DigestRecord":
-        attempts = 1 if self.status in ("copied", "exhausted") else self.attempts + 1
-        return replace(self, status="copying", run=run, attempts=attempts, first_seen=first_seen, changed_at=now)
+        over = self.status in ("copied", "exhausted")
+        return replace(
+            self,
+            status="copying",
+            run=run,
+            attempts=1 if over else self.attempts + 1,
+            interruptions=0 if over else self.interruptions,
+            first_seen=first_seen,
+            changed_at=now,
+        )
 
     def copied(self, now: int) -> "DigestRecord":
         return replace(
@@ -72,6 +97,7 @@ class DigestRecord:
             verified_at=now,
             changed_at=now,
             attempts=0,
+            interruptions=0,
             failed_at=None,
             error=None,
             error_class=None,
@@ -98,6 +124,11 @@ class DigestRecord:
             error=str(error)[:ERROR_LIMIT],
             error_class=type(error).__name__,
         )
+
+    def interrupted(self, now: int, error: CopyError) -> "DigestRecord":
+        """Its task ended and left no outcome: no attempt, until that has happened too often."""
+        again = replace(self, interruptions=self.interruptions + 1)
+        return again.failed(now, error) if again.interruptions >= INTERRUPTIONS else again.released(now, error)
 
 
 _INDEXED: Final = ("copying", "waiting", "failed", "exhausted")
@@ -133,6 +164,10 @@ class Digests:
     def release(self, target: Target, digest: str, run: str, error: CopyError) -> DigestRecord | None:
         """The attempt does not count; None if the claim is no longer `run`'s."""
         return self._end(target, digest, run, lambda record: record.released(self._clock(), error))
+
+    def interrupt(self, target: Target, digest: str, run: str, error: CopyError) -> DigestRecord | None:
+        """The run's task is no more, and left no outcome; None if the claim is no longer `run`'s."""
+        return self._end(target, digest, run, lambda record: record.interrupted(self._clock(), error))
 
     def forget(self, seen: DigestRecord) -> bool:
         """The destination has lost what the ledger says it has; False if the record changed meanwhile."""

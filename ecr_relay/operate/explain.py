@@ -158,6 +158,8 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
             return f"given up; mend what the error says, {again}"
         case "failed":
             return f"attempt {facts.record.attempts} of {ATTEMPTS} failed; the next comes within minutes"
+        case "waiting" if facts.record.interruptions:
+            return f"interrupted {facts.record.interruptions} times in a row; it is tried again within minutes"
         case "waiting":
             return "it is copied when its message comes again, within minutes"
         case "copied" if facts.found is not None or image.tag:

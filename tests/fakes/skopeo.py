@@ -21,8 +21,11 @@ class FakeSkopeo:
     swallow: bool = False
     """Say that all is well, and copy nothing."""
     stopped: bool = False
+    logins: int = 0
+    """How often it was given new ones."""
 
-    def login(self, logins: Mapping[str, Login]) -> None: ...
+    def login(self, logins: Mapping[str, Login]) -> None:
+        self.logins += 1
 
     def copy(self, source: str, digest: str, destination: str) -> None:
         self.copied.append(digest)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ecr_relay.tasks import TaskState
+from ecr_relay.tasks import LEASE_OVER, TaskState
 
 
 def arn_of(run: str) -> str:
@@ -66,4 +66,5 @@ class FakeTasks:
 
     def stop(self, arn: str, reason: str) -> None:
         self.stopped.append(arn)
-        self.started[arn] = TaskState(arn, over=True, pending=False, reason=f"UserInitiated: {reason}")
+        passing = reason != LEASE_OVER
+        self.started[arn] = TaskState(arn, over=True, pending=False, reason=f"UserInitiated: {reason}", passing=passing)

@@ -10,6 +10,7 @@ from ecr_relay.config import RelayConfig
 from ecr_relay.consume import consume
 from ecr_relay.errors import Permanent, RegistryDown, Transient
 from ecr_relay.ledger import Target
+from ecr_relay.ledger.digests import ATTEMPTS, INTERRUPTIONS, REST_MAX_MS, REST_MS
 from ecr_relay.ledger.slots import RECONCILE_SLOTS, SLOTS
 from ecr_relay.tasks import LaunchRefused, LaunchUnknown
 from tests.unit.conftest import ACCOUNT, REGION, World
@@ -115,24 +116,120 @@ def test_one_bad_image_harms_no_other(world: World) -> None:
     assert world.west.content["team/app"].tags == {"1.0": good}
 
 
-def test_a_task_that_dies_is_an_attempt_with_ecs_reason(world: World) -> None:
-    digest, event = world.push("team/app", "one", "1.0")
+KILLED = "EssentialContainerExited: OutOfMemoryError: exit code 137"
+
+
+def ending(world: World, reason: str, **how: bool) -> None:
+    """Every task from now on begins, and ends without an outcome."""
     world.tasks.at_once = False
     real = world.tasks.launch
 
     def launch(run: str) -> str:
         arn = real(run)
-        world.ledger.slots.begin(run, "holder")
-        world.tasks.end(run, "OutOfMemoryError: exit code 137")
+        if how.get("started", True):
+            world.ledger.slots.begin(run, "holder")
+        world.tasks.end(run, reason, **how)
         return arn
 
     world.tasks.launch = launch  # type: ignore[method-assign]
-    delivery = world.delivery(event)
-    assert world.consume(delivery, seconds=4) == [delivery.message_id]
+
+
+def test_a_task_that_is_killed_is_no_attempt(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    ending(world, KILLED)
+    assert world.consume(world.delivery(event), seconds=4) == []
     record = world.ledger.digests.get(TARGET, digest)
-    assert record.status == "failed"
-    assert "OutOfMemoryError: exit code 137" in (record.error or "")
+    assert (record.status, record.attempts, record.interruptions) == ("waiting", 0, 1)
+    assert KILLED in (record.error or "")
     assert world.ledger.slots.held() == []
+    # It is left alone for a while, whoever asks for it.
+    (waiting,) = world.queue.deferred
+    assert world.consume(world.delivery(waiting.body()), world.delivery(event)) == []
+    assert len(world.tasks.started) == 1
+
+
+def test_an_image_that_kills_its_copier_is_a_dead_letter_after_all_and_starts_over_with_a_redrive(
+    world: World,
+) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    ending(world, KILLED)
+    sent_at, failures = world.clock(), 0
+    while failures < ATTEMPTS:
+        failures += len(world.consume(world.delivery(event, sent_at=sent_at), seconds=4))
+        world.clock.tick(REST_MAX_MS / 1000)
+        assert len(world.tasks.started) < 20, "it never comes to an end"
+    record = world.ledger.digests.get(TARGET, digest)
+    assert (record.status, record.attempts) == ("exhausted", ATTEMPTS)
+    assert record.interruptions == len(world.tasks.started) == INTERRUPTIONS + ATTEMPTS - 1
+    delivery = world.delivery(event, sent_at=sent_at)
+    assert world.consume(delivery) == [delivery.message_id]
+    assert KILLED in (world.ledger.notes.refusal(delivery.message_id) or "")
+    assert len(world.tasks.started) == INTERRUPTIONS + ATTEMPTS - 1
+    assert world.consume(world.delivery(event), seconds=4) == []
+    record = world.ledger.digests.get(TARGET, digest)
+    assert (record.status, record.attempts, record.interruptions) == ("waiting", 0, 1)
+
+
+def test_an_image_that_kills_its_copier_takes_no_other_along(world: World) -> None:
+    killer, event = world.push("bad/app", "killer", "1.0")
+    events = {"bad/app": event} | {f"team/{n}x": world.push(f"team/{n}x", f"good {n}", "1.0")[1] for n in range(3)}
+    begun: list[set[str]] = []
+
+    def runner(run: str) -> None:
+        found = world.ledger.runs.get(run)
+        assert found is not None
+        begun.append({job.repository for job in found.jobs})
+        if killer in {job.digest for job in found.jobs}:
+            raise MemoryError
+        world.run_copier(run)
+
+    world.tasks.runner = runner
+    sent_at = world.clock()
+    for _ in range(INTERRUPTIONS + ATTEMPTS):
+        for batch in (list(events.values()), list(events.values())):  # each is also delivered twice
+            world.consume(*(world.delivery(one, sent_at=sent_at) for one in batch), seconds=4)
+        world.clock.tick(REST_MAX_MS / 1000)
+    assert world.ledger.digests.get(Target(f"{ACCOUNT}.{REGION}", "west", "bad/app"), killer).status == "exhausted"
+    assert all(world.west.content[repository].tags for repository in events if repository != "bad/app")
+    assert begun[0] == set(events)
+    assert {"bad/app"} in begun
+
+
+@pytest.mark.parametrize(
+    ("reason", "how", "status", "attempts"),
+    [
+        ("TaskFailedToStart: CannotPullContainerError", {"started": False}, "failed", 1),
+        ("TaskFailedToStart: Capacity is unavailable", {"started": False, "passing": True}, "waiting", 0),
+        ("SpotInterruption: exit code 143", {"passing": True}, "waiting", 0),
+    ],
+)
+def test_what_never_started_is_an_attempt_and_what_ecs_took_away_is_nothing(
+    world: World, reason: str, how: dict[str, bool], status: str, attempts: int
+) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    ending(world, reason, **how)
+    delivery = world.delivery(event)
+    assert world.consume(delivery, seconds=4) == ([delivery.message_id] if attempts else [])
+    record = world.ledger.digests.get(TARGET, digest)
+    assert (record.status, record.attempts, record.interruptions) == (status, attempts, 0)
+    assert reason in (record.error or "")
+
+
+def test_a_claim_whose_run_has_no_record_is_not_kept_for_ever(world: World) -> None:
+    """Its consumer died between the claim and the record: no task was launched, and the slot is given back."""
+    digest, event = world.push("team/app", "one", "1.0")
+    world.ledger.slots.take("run", "west", "push", 10)
+    world.ledger.digests.claim(world.ledger.digests.get(TARGET, digest), "run", 0)
+    assert world.consume(world.delivery(event)) == []
+    assert world.tasks.started == {}
+    world.clock.tick(400)
+    assert world.consume(world.delivery(event)) == []
+    record = world.ledger.digests.get(TARGET, digest)
+    assert (record.status, record.attempts, record.interruptions) == ("waiting", 0, 1)
+    assert world.ledger.slots.held() == []
+    world.clock.tick(REST_MS / 1000)
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
 
 
 def test_a_copy_that_lasts_is_deferred_and_not_started_twice(world: World) -> None:
@@ -228,6 +325,9 @@ def test_a_host_that_vanishes_is_found_by_its_lease(world: World) -> None:
     assert len(world.tasks.started) == 1
     assert len(world.tasks.stopped) == 1
     world.tasks.at_once = True
+    world.consume(world.delivery(waiting.body()))
+    assert world.ledger.digests.get(TARGET, digest).interruptions == 1
+    world.clock.tick(REST_MS / 1000)
     world.consume(world.delivery(waiting.body()))
     assert world.west.content["team/app"].tags == {"1.0": digest}
     assert len(world.tasks.started) == 2
@@ -373,7 +473,7 @@ def raising(error: Exception) -> Callable[..., object]:
     return raise_it
 
 
-def test_a_run_that_leaves_no_outcome_is_an_attempt_and_three_of_them_the_last(world: World) -> None:
+def test_a_task_that_says_it_ended_but_left_no_outcome_is_an_interruption(world: World) -> None:
     digest, event = world.push("team/app", "one", "1.0")
 
     def crash(run: str) -> None:
@@ -381,14 +481,11 @@ def test_a_run_that_leaves_no_outcome_is_an_attempt_and_three_of_them_the_last(w
         world.ledger.slots.end(world.ledger.slots.held()[0], "holder")
 
     world.tasks.runner = crash
-    sent_at, failed = world.clock(), False
-    for _ in range(12):
-        failed = bool(world.consume(world.delivery(event, sent_at=sent_at)))
-        if failed and world.ledger.digests.get(TARGET, digest).status == "exhausted":
-            break
-        world.clock.tick(30)
-    assert failed
-    assert len(world.tasks.started) == 3
+    assert world.consume(world.delivery(event)) == []
+    assert world.consume(world.delivery(event)) == []
+    record = world.ledger.digests.get(TARGET, digest)
+    assert (record.status, record.attempts, record.interruptions) == ("waiting", 0, 1)
+    assert len(world.tasks.started) == 1
 
 
 def test_what_is_given_up_is_not_deferred_by_an_open_breaker(world: World) -> None:

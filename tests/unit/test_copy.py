@@ -7,7 +7,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from ecr_relay.copy import Copier, copy_all
 from ecr_relay.copy.lease import Lease
-from ecr_relay.errors import Permanent, RegistryDown, Transient
+from ecr_relay.errors import Permanent, RegistryDown, TokenExpired, Transient
 from ecr_relay.ledger import Job, Run, Target, WantedTag, slots
 from tests.unit.conftest import ACCOUNT, REGION, World
 
@@ -99,6 +99,27 @@ def test_a_registry_that_is_down_opens_the_breaker_and_counts_no_attempt(world: 
     assert breaker.reason == "token has expired"
 
 
+def test_a_copy_that_outlasts_its_token_logs_in_anew_and_goes_on(world: World) -> None:
+    one = job(world, "team/app", "one", "1")
+    run, copier = begin(world, one)
+    world.skopeo.fail = [TokenExpired("denied: Your authorization token has expired.")]
+    copy_all(copier, run.jobs)
+    assert status(world, one) == ("copied", 0)
+    assert world.skopeo.logins == len(world.skopeo.copied) == 2
+    assert world.ledger.notes.breaker("west") is None
+    assert world.west.content["team/app"].tags == {"1": one.digest}
+
+
+def test_a_login_that_is_over_at_once_is_a_registry_that_is_down(world: World) -> None:
+    one = job(world, "team/app", "one", "1")
+    run, copier = begin(world, one)
+    world.skopeo.fail = [TokenExpired("denied: Your authorization token has expired.")] * 3
+    copy_all(copier, run.jobs)
+    assert len(world.skopeo.copied) == 2
+    assert status(world, one) == ("waiting", 0)
+    assert world.ledger.notes.breaker("west") is not None
+
+
 def test_one_immutable_tag_of_two_keeps_the_other_from_nothing(world: World) -> None:
     immutable = world.config.destinations[0].new_repository.model_copy(update={"immutable_tags": True})
     world.west.ensure_repository("team/app", immutable)
@@ -156,7 +177,6 @@ def test_a_lease_that_cannot_be_kept_ends_the_copier_once(
 
 
 def unreachable(*_: object) -> None:
-
     raise EndpointConnectionError(endpoint_url="https://dynamodb")
 
 

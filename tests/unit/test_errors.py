@@ -16,6 +16,7 @@ from ecr_relay.errors import (
     Permanent,
     RegistryDown,
     TagTaken,
+    TokenExpired,
     Transient,
     classify,
 )
@@ -62,7 +63,7 @@ MESSAGES: list[tuple[str, type[CopyError]]] = [
     (f"{SOURCE}reading manifest {D} in {HOST}/app: unauthorized: authentication required", RegistryDown),
     (f"{SOURCE}reading manifest {D} in {HOST}/app: authentication required", RegistryDown),
     (f"{SOURCE}reading manifest {D} in {HOST}/app: denied", Transient),
-    (f"{SOURCE}reading manifest {D} in {ECR}/app: denied: Your authorization token has expired.", RegistryDown),
+    (f"{SOURCE}reading manifest {D} in {ECR}/app: denied: Your authorization token has expired.", TokenExpired),
     (
         f"{SOURCE}reading manifest {D} in {HOST}/app: toomanyrequests: You have reached your pull rate limit.",
         RegistryDown,
@@ -100,7 +101,7 @@ MESSAGES: list[tuple[str, type[CopyError]]] = [
     (f'{CHECK}StatusCode: 429, ""', RegistryDown),
     (f"{MANIFEST}toomanyrequests: Rate exceeded", RegistryDown),
     ("writing blob: uploading layer chunked: toomanyrequests: Rate exceeded", RegistryDown),
-    (f"{UPLOAD}denied: Your authorization token has expired. Reauthenticate and try again.", RegistryDown),
+    (f"{UPLOAD}denied: Your authorization token has expired. Reauthenticate and try again.", TokenExpired),
     # documented: ECR to a client without credentials; Go's net and crypto/tls
     (f"{UPLOAD}no basic auth credentials", RegistryDown),
     (f"{REUSE}{PING}dial tcp 10.1.2.3:443: i/o timeout", RegistryDown),
