@@ -38,7 +38,10 @@ Status = Literal["absent", "copying", "copied", "waiting", "failed", "exhausted"
 
 @dataclass(frozen=True, slots=True)
 class DigestRecord:
-    """What the ledger knows of one digest at one destination. `status` absent: no record."""
+    """What the ledger knows of one digest at one destination. `status` absent: no record.
+
+    `verified_at` is when the destination was last seen to have it, `arrived_at` when this copy of it was first.
+    """
 
     target: Target
     digest: str
@@ -48,6 +51,7 @@ class DigestRecord:
     attempts: int = 0
     first_seen: int | None = None
     verified_at: int | None = None
+    arrived_at: int | None = None
     failed_at: int | None = None
     error: str | None = None
     error_class: str | None = None
@@ -63,13 +67,22 @@ class DigestRecord:
 
     def claimed(self, run: str, now: int, first_seen: int) -> "DigestRecord":
         attempts = 1 if self.status in ("copied", "exhausted") else self.attempts + 1
-        return replace(self, status="copying", run=run, attempts=attempts, first_seen=first_seen, changed_at=now)
+        return replace(
+            self,
+            status="copying",
+            run=run,
+            attempts=attempts,
+            first_seen=first_seen,
+            arrived_at=None,
+            changed_at=now,
+        )
 
     def copied(self, now: int) -> "DigestRecord":
         return replace(
             self,
             status="copied",
             verified_at=now,
+            arrived_at=self.arrived_at or now,
             changed_at=now,
             attempts=0,
             failed_at=None,
@@ -136,7 +149,7 @@ class Digests:
 
     def forget(self, seen: DigestRecord) -> bool:
         """The destination has lost what the ledger says it has; False if the record changed meanwhile."""
-        lost = replace(seen, status="absent", run=None, verified_at=None, changed_at=self._clock())
+        lost = replace(seen, status="absent", run=None, verified_at=None, arrived_at=None, changed_at=self._clock())
         return self._write(seen, lost) is not None
 
     def _end(
