@@ -111,7 +111,7 @@ class Slots:
         return None
 
     def renew(self, slot: Slot, holder: str, moved: int = 0) -> Slot | None:
-        """Called by the task while bytes move, with those it has `moved` so far; None if the slot is no longer its own."""
+        """Called by the task while bytes move; `moved`: how many so far. None if the slot is no longer its own."""
         item = update(
             self._table,
             _PK,
