@@ -122,7 +122,8 @@ class Reconciler:
             listed = list(self._relay.source.images(repository))
         except Missing:
             return  # deleted since the repositories were listed
-        counts["images"] += len(listed)
+        selected = (destination in rules.destinations(self._relay.config, repository, tag) for tag, _ in listed)
+        counts["images"] += sum(selected)
         yield from difference(self._relay.config, destination, repository, listed, there)
 
     def _envelope(self, wanted: Wanted, as_of: int) -> Envelope:

@@ -21,7 +21,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -101,11 +101,13 @@ class Skopeo:
                 json.dump({"auths": auths}, file)
             new.replace(self._authfile)
 
-    def copy(self, source: str, digest: str, destination: str) -> None:
+    def copy(
+        self, source: str, digest: str, destination: str, on_progress: Callable[[int], None] | None = None
+    ) -> None:
         """Copy `digest`, all children of an index included, from `host/repository` to `host/repository`, without a tag.
 
-        Raises the CopyError that skopeo's message is, and Transient for what has none. Several threads may copy at
-        once.
+        `on_progress` is called while bytes move, with those written so far (on Linux). Raises the CopyError that
+        skopeo's message is, and Transient for what has none. Several threads may copy at once.
         """
         command = [
             *self._program,
@@ -130,7 +132,7 @@ class Skopeo:
             )
             self._running.add(process)
         try:
-            output = self._watch(process)
+            output = self._watch(process, on_progress)
         finally:
             _end(process)
             with self._lock:
@@ -158,7 +160,7 @@ class Skopeo:
         known = name.partition("/")[0] in self._logins
         return (f"--{side}-authfile", str(self._authfile)) if known else (f"--{side}-no-creds",)
 
-    def _watch(self, process: "subprocess.Popen[bytes]") -> str:
+    def _watch(self, process: "subprocess.Popen[bytes]", on_progress: Callable[[int], None] | None) -> str:
         """Wait for its end; returns the end of what it wrote to stderr. Raises Transient when it ended it."""
         stderr = cast("IO[bytes]", process.stderr).fileno()
         os.set_blocking(stderr, False)
@@ -184,8 +186,10 @@ class Skopeo:
                 moved = _bytes_moved(process.pid)
                 if moved is None:
                     progressed = now  # not known here, or it has just ended
-                elif moved >= seen + _PROGRESS_BYTES:
-                    seen, progressed = moved, now
+                elif sum(moved) >= seen + _PROGRESS_BYTES:
+                    seen, progressed = sum(moved), now
+                    if on_progress:
+                        on_progress(moved[1])
                 elif now - progressed > self._stall_seconds:
                     raise Transient(f"no byte moved for {self._stall_seconds:g} s, and skopeo was ended")
         while chunk := _read_now(stderr):
@@ -222,14 +226,14 @@ def _shortened(message: str) -> str:
     return f"{message[: MESSAGE_LIMIT // 2 - 3]} … {message[-MESSAGE_LIMIT // 2 :]}"
 
 
-def _bytes_moved(pid: int) -> int | None:
+def _bytes_moved(pid: int) -> tuple[int, int] | None:
     """Bytes that a process read and wrote so far, sockets included; None where the system does not tell."""
     try:
         text = Path(f"/proc/{pid}/io").read_text()
     except OSError:
         return None
     values = dict(line.split(": ") for line in text.splitlines())
-    return int(values["rchar"]) + int(values["wchar"])
+    return int(values["rchar"]), int(values["wchar"])
 
 
 def _read_now(descriptor: int) -> bytes:

@@ -194,6 +194,23 @@ def duration(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
+def lag(seconds: float) -> str:
+    """Tenths of a second up to ten, then as `duration`."""
+    return f"{seconds:g}s" if seconds < 10 else duration(seconds)
+
+
+def size(count: int) -> str:
+    """Bytes as `0 B`, `12 kB`, `3.4 MB`, `1.2 GB`: powers of 1000, as registries count.
+
+    >>> size(3_400_000)
+    '3.4 MB'
+    """
+    for unit, one in (("GB", 10**9), ("MB", 10**6)):
+        if count >= one:
+            return f"{count / one:.1f} {unit}"
+    return f"{count // 1000} kB" if count >= 1000 else f"{count} B"
+
+
 def image(repository: str | None, tag: str | None = None, digest: str | None = None) -> str:
     if repository is None:
         return "-"

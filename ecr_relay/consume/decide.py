@@ -146,6 +146,8 @@ class Decider:
         breaker = self._ledger.notes.breaker(destination.name)
         if breaker is not None:
             return Wait(envelope, f"destination {destination.name} is out of order: {breaker.reason}")
+        if self._ledger.notes.paused(destination.name) is not None:
+            return Wait(envelope, f"destination {destination.name} is paused")
         if envelope.tag is None:
             return self._copy(delivery, envelope, destination, record, self._ledger.clock())
         place = self._relay.place(destination, envelope.repository)
@@ -156,6 +158,8 @@ class Decider:
             return Wait(envelope, f"{type(error).__name__}: {error}")
         match outcome:
             case Applied():
+                if outcome.moved and envelope.lane == "push":
+                    self._ledger.lags.arrived(envelope.first_seen)
                 return Done("retagged" if outcome.moved else "skipped", f"{envelope.tag} has {outcome.digest}")
             case Busy():
                 return Wait(envelope, "another is at this tag")

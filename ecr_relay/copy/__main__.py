@@ -61,7 +61,7 @@ def _run(composer: Composer, run_id: str, skopeo: Skopeo) -> int:
         return 2
     stopper = Stopper(Copier(relay, run, destination, skopeo))
     signal.signal(signal.SIGTERM, lambda *_: stopper.stop(143, "SIGTERM"))
-    lease = Lease(ledger, slot, holder, on_lost=lambda reason: stopper.stop(1, reason))
+    lease = Lease(ledger, slot, holder, lambda reason: stopper.stop(1, reason), lambda: stopper.copier.moved)
     try:
         copy_all(stopper.copier, run.jobs)
     finally:

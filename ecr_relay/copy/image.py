@@ -29,6 +29,12 @@ class Copier:
         self._stopped = threading.Event()
         self._ensuring = threading.Lock()
         self._ensured: set[str] = set()
+        self._moved: dict[str, int] = {}
+
+    @property
+    def moved(self) -> int:
+        """Bytes that this run's copies have written so far; 0 where the system does not tell."""
+        return sum(list(self._moved.values()))
 
     def stop(self) -> None:
         """End what is being copied; attempts that were cut off do not count."""
@@ -54,13 +60,16 @@ class Copier:
             self._lost(target, job, Transient(f"{type(error).__name__}: {error}"))
             _log.exception("copy failed", extra=facts)
             return
-        if self._ledger.digests.copied(place.target, job.digest, self._run.id) is None:
+        record = self._ledger.digests.copied(place.target, job.digest, self._run.id)
+        if record is None:
             _log.warning("copied, but the claim was lost meanwhile", extra=facts)
             return
         milliseconds = self._ledger.clock() - begun
         _log.info("copied" if moved else "was there", extra=facts | {"milliseconds": milliseconds})
         for tag in job.tags:
             self._tag(place, job, tag.name, tag.seen_at)
+        if record.first_seen is not None and self._run.lane == "push":
+            self._ledger.lags.arrived(record.first_seen)
 
     def _bring(self, place: Place, job: Job) -> bool:
         """Make the digest be at the destination; False if it was."""
@@ -88,6 +97,7 @@ class Copier:
             f"{place.source.host}/{place.source_repository}",
             job.digest,
             f"{place.destination.host}/{place.destination_repository}",
+            lambda count: self._moved.update({f"{place.destination_repository}@{job.digest}": count}),
         )
 
     def _await_turn(self, place: Place, job: Job) -> None:

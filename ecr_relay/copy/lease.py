@@ -17,13 +17,24 @@ _log = logging.getLogger(__name__)
 
 
 class Lease:
-    """Renews in a thread of its own until `end`; calls `on_lost` once, when the slot is lost or cannot be renewed."""
+    """Renews in a thread of its own until `end`; calls `on_lost` once, when the slot is lost or cannot be renewed.
 
-    def __init__(self, ledger: Ledger, slot: Slot, holder: str, on_lost: Callable[[str], None]) -> None:
+    `moved`: bytes so far, which each renewal reports to whoever looks at the slots.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        slot: Slot,
+        holder: str,
+        on_lost: Callable[[str], None],
+        moved: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._ledger = ledger
         self._slot = slot
         self._holder = holder
         self._on_lost = on_lost
+        self._moved = moved
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
@@ -37,7 +48,7 @@ class Lease:
     def _keep(self) -> None:
         while not self._ending.wait(RENEW_S):
             try:
-                slot = self._ledger.slots.renew(self._slot, self._holder)
+                slot = self._ledger.slots.renew(self._slot, self._holder, self._moved())
             except (ClientError, BotoCoreError) as error:
                 left = self._slot.until - LAST_WORDS_MS - self._ledger.clock()
                 _log.warning("lease not renewed", extra={"error": str(error), "milliseconds_left": left})

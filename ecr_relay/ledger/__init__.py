@@ -7,8 +7,10 @@
     RUN#<id>                             RUN         run            runs
     MSG#<message id>                     MSG         refused one    notes
     BREAKER#<destination>                BREAKER     breaker        notes
+    PAUSED#<destination>                 PAUSED      paused         notes
     RECONCILE#<source>                   PROGRESS    reconcile      progress
     QUOTA#<account>.<region>             QUOTA       PutImage       quota
+    LAG                                  LAG#<ms>    five minutes   lags
 
 Times are milliseconds since the epoch (`now_ms`), but for `expires_at`, DynamoDB's TTL, in seconds. `state` and
 `changed_at` are the keys of the sparse index `by-state`: only what runs or failed is in it.
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ecr_relay.ledger.digests import DigestRecord, Digests
+from ecr_relay.ledger.lags import Lag, Lags
 from ecr_relay.ledger.notes import Notes
 from ecr_relay.ledger.progress import Progress, ProgressRecord
 from ecr_relay.ledger.quota import Quota
@@ -35,6 +38,8 @@ __all__ = [
     "DigestRecord",
     "Digests",
     "Job",
+    "Lag",
+    "Lags",
     "Ledger",
     "Notes",
     "Progress",
@@ -64,5 +69,6 @@ class Ledger:
         self.slots = Slots(table, clock)
         self.runs = Runs(table, clock)
         self.notes = Notes(table, clock)
+        self.lags = Lags(table, clock)
         self.progress = Progress(table, clock)
         self.quota = Quota(table, clock)

@@ -47,7 +47,10 @@ Status = Literal["absent", "copying", "copied", "waiting", "failed", "exhausted"
 
 @dataclass(frozen=True, slots=True)
 class DigestRecord:
-    """What the ledger knows of one digest at one destination. `status` absent: no record."""
+    """What the ledger knows of one digest at one destination. `status` absent: no record.
+
+    `verified_at` is when the destination was last seen to have it, `arrived_at` when this copy of it was first.
+    """
 
     target: Target
     digest: str
@@ -58,6 +61,7 @@ class DigestRecord:
     interruptions: int = 0
     first_seen: int | None = None
     verified_at: int | None = None
+    arrived_at: int | None = None
     failed_at: int | None = None
     error: str | None = None
     error_class: str | None = None
@@ -87,6 +91,7 @@ class DigestRecord:
             attempts=1 if over else self.attempts + 1,
             interruptions=0 if over else self.interruptions,
             first_seen=first_seen,
+            arrived_at=None,
             changed_at=now,
         )
 
@@ -95,6 +100,7 @@ class DigestRecord:
             self,
             status="copied",
             verified_at=now,
+            arrived_at=self.arrived_at or now,
             changed_at=now,
             attempts=0,
             interruptions=0,
@@ -171,7 +177,7 @@ class Digests:
 
     def forget(self, seen: DigestRecord) -> bool:
         """The destination has lost what the ledger says it has; False if the record changed meanwhile."""
-        lost = replace(seen, status="absent", run=None, verified_at=None, changed_at=self._clock())
+        lost = replace(seen, status="absent", run=None, verified_at=None, arrived_at=None, changed_at=self._clock())
         return self._write(seen, lost) is not None
 
     def _end(

@@ -1,7 +1,8 @@
-"""Two small records: why a message was refused, and which destination is out of order.
+"""Three small records: why a message was refused, which destination is out of order, and which is paused.
 
 A breaker is opened by a copy that found the destination as a whole refusing (credentials, network, throttling), and
-closes by itself: the first message after `until` tries again.
+closes by itself: the first message after `until` tries again. A pause is an operator's, and lasts until it is taken
+back; messages of both are deferred.
 """
 
 from dataclasses import dataclass
@@ -64,3 +65,26 @@ class Notes:
         if item is None or int(item["until"]) <= self._clock():
             return None
         return Breaker(destination, int(item["until"]), item["reason"])
+
+    def pause(self, destination: str) -> bool:
+        """Launch nothing for a destination until `resume`; False if it was so before."""
+        now = self._clock()
+        seen = read(self._table, _paused(destination), "PAUSED")
+        if seen is None:
+            self._table.put_item(Item={"pk": _paused(destination), "sk": "PAUSED", "since": now})
+        return seen is None
+
+    def resume(self, destination: str) -> bool:
+        """False if it was not paused."""
+        seen = read(self._table, _paused(destination), "PAUSED")
+        self._table.delete_item(Key={"pk": _paused(destination), "sk": "PAUSED"})
+        return seen is not None
+
+    def paused(self, destination: str) -> int | None:
+        """Since when (ms) a destination is paused; None: it is not."""
+        item = read(self._table, _paused(destination), "PAUSED")
+        return None if item is None else int(item["since"])
+
+
+def _paused(destination: str) -> str:
+    return f"PAUSED#{destination}"

@@ -37,6 +37,8 @@ class Slot:
     taken_at: int
     destination: str
     lane: str
+    moved: int = 0
+    """Bytes that its task had written when it renewed last."""
 
     def owns(self, run: str | None) -> bool:
         """Whether what `run` claimed is still its own."""
@@ -108,15 +110,15 @@ class Slots:
                 return None if item is None else _slot(item)
         return None
 
-    def renew(self, slot: Slot, holder: str) -> Slot | None:
-        """Called by the task while bytes move; None if the slot is no longer its own."""
+    def renew(self, slot: Slot, holder: str, moved: int = 0) -> Slot | None:
+        """Called by the task while bytes move; `moved`: how many so far. None if the slot is no longer its own."""
         item = update(
             self._table,
             _PK,
             _sk(slot.number),
-            "SET #until = :until",
+            "SET #until = :until, moved = :moved",
             Attr("holder").eq(holder),
-            {"until": self._clock() + LEASE_MS},
+            {"until": self._clock() + LEASE_MS, "moved": moved},
         )
         return None if item is None else _slot(item)
 
@@ -137,7 +139,7 @@ class Slots:
             self._table,
             _PK,
             _sk(number),
-            "REMOVE run, phase, #until, taken_at, destination, lane, holder",
+            "REMOVE run, phase, #until, taken_at, destination, lane, holder, moved",
             Attr("run").eq(run),
             {},
         )
@@ -163,4 +165,5 @@ def _slot(item: Item) -> Slot:
         taken_at=int(item["taken_at"]),
         destination=item["destination"],
         lane=item["lane"],
+        moved=int(item.get("moved", 0)),
     )

@@ -3,7 +3,9 @@
     deployment.py      a stack by its name -> its queues, ledger, functions and configuration
     failures.py        what went wrong, in a sentence for an operator
     deadletters.py     list, show, redrive, purge        mailbox.py   looking into a queue without changing it
-    status.py images.py sync.py explain.py wait.py verify.py order.py log.py pause.py doctor.py configuration.py
+    depths.py          how deep a queue is               doctor/      what a deployment lacks
+    status.py images.py sync.py explain.py wait.py verify.py order.py log.py pause.py
+    configuration.py
 
 Every function takes a `Deployment` and plain values, and returns a model whose JSON is what `--json` prints.
 """

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import boto3
 from botocore.config import Config
@@ -127,6 +127,11 @@ class Deployment:
     @cached_property
     def functions(self) -> "LambdaClient":
         return boto3.client("lambda", config=_CLIENT)
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """For the odd question to another service, or to another region of this account."""
+        make: Any = boto3.client
+        return make(service, region_name=region, config=_CLIENT)
 
     @cached_property
     def invoker(self) -> "LambdaClient":

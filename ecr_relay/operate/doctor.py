@@ -10,10 +10,10 @@ from pydantic import Field
 from ecr_relay.errors import CopyError, RelayError
 from ecr_relay.ledger.slots import SLOTS
 from ecr_relay.operate.deployment import Deployment
+from ecr_relay.operate.depths import depth
 from ecr_relay.operate.failures import sentence
 from ecr_relay.operate.pause import consumer_enabled
 from ecr_relay.operate.shapes import Shape
-from ecr_relay.operate.status import depth
 
 _RECEIVES: Final = 3
 _SPARE: Final = 100

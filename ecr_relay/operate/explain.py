@@ -13,6 +13,7 @@ from ecr_relay.ledger import DigestRecord, TagRecord
 from ecr_relay.ledger.digests import ATTEMPTS
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.failures import Unusable
+from ecr_relay.operate.pause import may_consume
 from ecr_relay.operate.shapes import Shape, at, log_stream, task_id
 
 
@@ -145,9 +146,6 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
         return "nothing: the source does not have it"
     if facts.found == facts.digest:
         return "nothing: it is there"
-    breaker = deployment.ledger.notes.breaker(destination.name)
-    if breaker is not None:
-        return f"it waits, and tries again by itself: the destination refuses everything: {breaker.reason}"
     again = f"then `ecr-relay dlq redrive --repository {image.repository}`, or `ecr-relay copy {image}`"
     if facts.tag.failed_at is not None:
         return f"given up: the destination refuses this tag; remove it there, {again}"
@@ -156,6 +154,10 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
             return f"run {facts.record.run} copies it"
         case "exhausted":
             return f"given up; mend what the error says, {again}"
+    held = _held(deployment, destination.name)
+    if held is not None:
+        return held
+    match facts.record.status:
         case "failed":
             return f"attempt {facts.record.attempts} of {ATTEMPTS} failed; the next comes within minutes"
         case "waiting" if facts.record.interruptions:
@@ -165,3 +167,17 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
         case "copied" if facts.found is not None or image.tag:
             return "its tag is put when its message comes again, or by the next reconcile"
     return f"its message is on its way, or the next reconcile finds it; `ecr-relay copy {image}` if it is urgent"
+
+
+def _held(deployment: Deployment, destination: str) -> str | None:
+    """What keeps all of a destination's images waiting, if anything does."""
+    if may_consume(deployment) is False:
+        return "it waits: the relay is paused; `ecr-relay resume`"
+    since = at(deployment.ledger.notes.paused(destination))
+    if since is not None:
+        when = f"{since:%Y-%m-%d %H:%M} UTC"
+        return f"it waits: {destination} is paused since {when}; `ecr-relay resume --destination {destination}`"
+    breaker = deployment.ledger.notes.breaker(destination)
+    if breaker is not None:
+        return f"it waits, and tries again by itself: the destination refuses everything: {breaker.reason}"
+    return None

@@ -30,8 +30,9 @@ class Image(Shape):
     status: Literal["absent", "copying", "copied", "waiting", "failed", "exhausted"]
     attempts: int = Field(description="of the copy that is on or has failed; 0 when copied")
     first_seen: datetime | None = Field(description="when it was pushed, or found missing")
-    verified_at: datetime | None = Field(description="when the destination was seen to have it")
-    lag_seconds: float | None = Field(description="from first_seen to verified_at")
+    verified_at: datetime | None = Field(description="when the destination was last seen to have it")
+    arrived_at: datetime | None = Field(description="when it was first; not moved by a heal that found it there")
+    lag_seconds: float | None = Field(description="from first_seen to arrived_at")
     failed_at: datetime | None
     error_class: str | None
     error: str | None
@@ -78,7 +79,7 @@ def images(deployment: Deployment, selection: Selection, limit: int = 100, after
 
 def image(record: DigestRecord, tags: list[TagRow]) -> Image:
     """`tags`: of its repository, whatever their digest."""
-    verified, first = record.verified_at, record.first_seen
+    arrived, first = record.arrived_at, record.first_seen
     return Image(
         destination=record.target.destination,
         repository=record.target.repository,
@@ -87,8 +88,9 @@ def image(record: DigestRecord, tags: list[TagRow]) -> Image:
         status=record.status,
         attempts=record.attempts,
         first_seen=at(first),
-        verified_at=at(verified),
-        lag_seconds=round((verified - first) / 1000, 3) if verified and first and verified >= first else None,
+        verified_at=at(record.verified_at),
+        arrived_at=at(arrived),
+        lag_seconds=round((arrived - first) / 1000, 3) if arrived and first and arrived >= first else None,
         failed_at=at(record.failed_at),
         error_class=record.error_class,
         error=record.error,

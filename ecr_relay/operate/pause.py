@@ -1,6 +1,8 @@
-"""Hold and go on: the event source mapping, through which all messages come to the consumer.
+"""Hold and go on: all of it, or one destination. Copies that run go on to their end either way.
 
-What is pushed meanwhile waits in the copy queue, which keeps it for seven days; copies that run go on to their end.
+All of it is the event source mapping, through which messages come to the consumer: what is pushed meanwhile waits in
+the copy queue, which keeps it for seven days. A destination is a note in the ledger, by which the consumer defers its
+messages: each is sent anew every minute or so (reconcile work every ten), so that none grows old in the queue.
 """
 
 import time
@@ -26,9 +28,11 @@ _POLL_S: Final = 1.0
 class Consuming(Shape):
     """`pause` and `resume`."""
 
+    destination: str | None = Field(description="null: all of it")
     consuming: bool
     changed: bool = Field(description="false: it was so before")
-    state: str = Field(description="Lambda's: Enabled, Disabled, or on its way there")
+    state: str | None = Field(description="Lambda's: Enabled, Disabled, or on its way there; null with a destination")
+    paused_destinations: list[str] = Field(description="those that are paused by themselves now")
 
 
 def consumer_enabled(deployment: Deployment) -> bool:
@@ -56,7 +60,33 @@ def set_consuming(deployment: Deployment, consuming: bool) -> Consuming:
     wanted = "Enabled" if consuming else "Disabled"
     while (state := _mapping(deployment).get("State", "")) != wanted and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    return Consuming(consuming=consuming, changed=changed, state=state)
+    return Consuming(
+        destination=None,
+        consuming=consuming,
+        changed=changed,
+        state=state,
+        paused_destinations=list(paused(deployment)),
+    )
+
+
+def set_destination(deployment: Deployment, destination: str, consuming: bool) -> Consuming:
+    """Raises Unusable for a destination that is not configured."""
+    deployment.destinations(destination)
+    notes = deployment.ledger.notes
+    changed = notes.resume(destination) if consuming else notes.pause(destination)
+    return Consuming(
+        destination=destination,
+        consuming=consuming,
+        changed=changed,
+        state=None,
+        paused_destinations=list(paused(deployment)),
+    )
+
+
+def paused(deployment: Deployment) -> dict[str, int]:
+    """Destinations that are paused by themselves, and since when (ms)."""
+    found = {name: deployment.ledger.notes.paused(name) for name in deployment.destinations(None)}
+    return {name: since for name, since in found.items() if since is not None}
 
 
 def _mapping(deployment: Deployment) -> "EventSourceMappingConfigurationTypeDef":

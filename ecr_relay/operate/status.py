@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice, takewhile
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from ecr_relay.ledger import DigestRecord, ProgressRecord, Run, Slot
+from ecr_relay.ledger import Lag as LagOfHour
 from ecr_relay.ledger.slots import SLOTS
 from ecr_relay.operate.deployment import Deployment
-from ecr_relay.operate.pause import may_consume
+from ecr_relay.operate.depths import Depth, depth, oldest_seconds
+from ecr_relay.operate.pause import may_consume, paused
 from ecr_relay.operate.shapes import Shape, at, task_id
 
 FAILURES_MS: Final = 86_400_000
@@ -21,14 +23,6 @@ COUNTED: Final = 1000
 LATEST: Final = 10
 
 State = Literal["copying", "waiting", "failed", "exhausted"]
-
-
-class Depth(Shape):
-    """About, as SQS counts."""
-
-    waiting: int
-    in_flight: int
-    delayed: int
 
 
 class RunningImage(Shape):
@@ -49,6 +43,7 @@ class Running(Shape):
     started_at: datetime | None
     age_seconds: int
     lease_seconds: int = Field(description="what its lease has left; below zero: overdue, and to be looked into")
+    bytes: int = Field(description="written by its copies so far, as the task said within the last 20 seconds")
     images: list[RunningImage]
 
 
@@ -99,12 +94,35 @@ class Breaker(Shape):
     reason: str
 
 
+class Paused(Shape):
+    """A destination that `pause --destination` holds."""
+
+    destination: str
+    since: datetime | None
+
+
+class Lag(Shape):
+    """From push to arrival, of what arrived within the last hour. Seconds are at most a fifth too high."""
+
+    arrivals: int
+    p50_seconds: float
+    p99_seconds: float
+
+
 class Status(Shape):
     stack: str
     region: str
     at: datetime
     consuming: bool | None = Field(description="false: paused; null: we may not ask")
     queue: Depth
+    oldest_message_seconds: int | None = Field(
+        description="age of the oldest message, from when it was sent last, a minute or two ago; null: CloudWatch does "
+        "not say"
+    )
+    oldest_image_seconds: int | None = Field(
+        description="age of the oldest image that is copying, waiting or to be tried again, from its push; null: none"
+    )
+    lag: Lag | None = Field(description="null: nothing that was pushed arrived within the last hour")
     dead_letters: int
     event_dead_letters: int = Field(description="events that EventBridge could not put into the copy queue")
     slots: int = Field(description="copy tasks that may run at once")
@@ -112,6 +130,7 @@ class Status(Shape):
     reconcile: Reconcile | None
     failures: Failures
     breakers: list[Breaker]
+    paused: list[Paused]
 
 
 def status(deployment: Deployment, repository: str | None = None) -> Status:
@@ -123,11 +142,15 @@ def status(deployment: Deployment, repository: str | None = None) -> Status:
             for url in (outputs.queue_url, outputs.dead_letter_queue_url, outputs.event_dead_letter_queue_url)
         ]
         running = pool.submit(_running, deployment, repository)
+        oldest = pool.submit(oldest_seconds, deployment, outputs.queue_url)
+        lag = pool.submit(ledger.lags.last_hour)
+        copying = pool.submit(_failed, deployment, "copying", repository)
         states: tuple[State, ...] = ("exhausted", "failed", "waiting")
         failed = [pool.submit(_failed, deployment, state, repository) for state in states]
         consuming = pool.submit(may_consume, deployment)
         source = deployment.config.source.id
         progress = pool.submit(ledger.progress.get, source)
+        held = pool.submit(paused, deployment)
         breakers = [pool.submit(ledger.notes.breaker, name) for name in deployment.destinations(None)]
     records = [future.result() for future in failed]
     latest = sorted((record for found in records for record in found), key=lambda record: -record.changed_at)
@@ -139,6 +162,9 @@ def status(deployment: Deployment, repository: str | None = None) -> Status:
         at=datetime.now(UTC),
         consuming=consuming.result(),
         queue=queues[0].result(),
+        oldest_message_seconds=oldest.result(),
+        oldest_image_seconds=_oldest_image([*copying.result(), *records[1], *records[2]], ledger.clock()),
+        lag=_lag(lag.result()),
         dead_letters=dead.waiting + dead.in_flight,
         event_dead_letters=undelivered.waiting + undelivered.in_flight,
         slots=SLOTS,
@@ -153,19 +179,17 @@ def status(deployment: Deployment, repository: str | None = None) -> Status:
             for breaker in (future.result() for future in breakers)
             if breaker is not None
         ],
+        paused=[Paused(destination=name, since=at(since)) for name, since in held.result().items()],
     )
 
 
-def depth(deployment: Deployment, url: str) -> Depth:
-    """How deep a queue is."""
-    names: Any = [
-        "ApproximateNumberOfMessages",
-        "ApproximateNumberOfMessagesNotVisible",
-        "ApproximateNumberOfMessagesDelayed",
-    ]
-    answer = deployment.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-    waiting, in_flight, delayed = (int(answer[name]) for name in names)
-    return Depth(waiting=waiting, in_flight=in_flight, delayed=delayed)
+def _oldest_image(records: Sequence[DigestRecord], now: int) -> int | None:
+    first = min((record.first_seen for record in records if record.first_seen is not None), default=None)
+    return None if first is None else max(0, (now - first) // 1000)
+
+
+def _lag(lag: LagOfHour | None) -> Lag | None:
+    return None if lag is None else Lag(arrivals=lag.count, p50_seconds=lag.p50, p99_seconds=lag.p99)
 
 
 def reconcile(record: ProgressRecord) -> Reconcile:
@@ -222,6 +246,7 @@ def _run(slot: Slot, run: Run | None, now: int) -> Running:
         started_at=at(slot.taken_at),
         age_seconds=max(0, (now - slot.taken_at) // 1000),
         lease_seconds=(slot.until - now) // 1000,
+        bytes=slot.moved,
         images=[
             RunningImage(repository=job.repository, digest=job.digest, tags=[tag.name for tag in job.tags])
             for job in (run.jobs if run else ())

@@ -15,10 +15,11 @@ from ecr_relay.messages import Envelope
 from ecr_relay.operate import mailbox
 from ecr_relay.operate.deadletters import DeadLetter, explain, parsed
 from ecr_relay.operate.deployment import Deployment
+from ecr_relay.operate.depths import Depth, depth
 from ecr_relay.operate.failures import code_of
-from ecr_relay.operate.pause import may_consume
+from ecr_relay.operate.pause import may_consume, paused
 from ecr_relay.operate.shapes import Deadline, Shape
-from ecr_relay.operate.status import Depth, Reconcile, depth, reconcile
+from ecr_relay.operate.status import Reconcile, reconcile
 from ecr_relay.reconcile import Answer, Request
 
 ANSWER_S: Final = 20.0
@@ -147,11 +148,19 @@ def _follow(deployment: Deployment, record: ProgressRecord, deadline: Deadline, 
         now = _step(deployment, record)
         step(now)
         quiet = quiet + 1 if now.left + now.running == 0 else 0
-        if not quiet and may_consume(deployment) is False:
-            raise RelayError("the relay is paused, so no copy will end; `ecr-relay resume`")
+        if not quiet:
+            _refuse_paused(deployment)
         deadline.check()
         time.sleep(POLL_S)
     return Synced(status="done", reconcile=reconcile(record), waited=True, failed=_dead_letters(deployment, record))
+
+
+def _refuse_paused(deployment: Deployment) -> None:
+    """Raises RelayError where messages wait that nothing will end."""
+    if may_consume(deployment) is False:
+        raise RelayError("the relay is paused, so no copy will end; `ecr-relay resume`")
+    for name in paused(deployment):
+        raise RelayError(f"{name} is paused, so copies to it will not end; `ecr-relay resume --destination {name}`")
 
 
 def _dead_letters(deployment: Deployment, record: ProgressRecord) -> list[DeadLetter]:

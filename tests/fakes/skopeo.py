@@ -20,6 +20,8 @@ class FakeSkopeo:
     """What a digest's copies end with."""
     swallow: bool = False
     """Say that all is well, and copy nothing."""
+    bytes: int = 0
+    """What a copy says that it has moved."""
     stopped: bool = False
     logins: int = 0
     """How often it was given new ones."""
@@ -27,8 +29,9 @@ class FakeSkopeo:
     def login(self, logins: Mapping[str, Login]) -> None:
         self.logins += 1
 
-    def copy(self, source: str, digest: str, destination: str) -> None:
+    def copy(self, source: str, digest: str, destination: str, on_progress: Callable[[int], None]) -> None:
         self.copied.append(digest)
+        on_progress(self.bytes)
         self.during(f"{destination}@{digest}")
         if self.fail:
             raise self.fail.pop(0)

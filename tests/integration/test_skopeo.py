@@ -1,11 +1,13 @@
 """skopeo, the installed one, between real registries: what arrives, and what each failure is."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -135,6 +137,19 @@ def test_one_first_and_then_many_at_once(source: DockerRegistry, destination: Do
         list(pool.map(lambda digest: skopeo.copy(f"{source.host}/app", digest, f"{destination.host}/app"), others))
     for digest in (first, *others):
         assert digest_of(destination.manifest("app", digest)) == digest
+
+
+def test_progress_is_told_while_bytes_move(source: DockerRegistry, destination: DockerRegistry, skopeo: Skopeo) -> None:
+    digest = source.push_image("app", layers=(os.urandom(2_000_000),))
+    told: list[int] = []
+    with FaultyProxy(source.host, Fault("GET .*blobs", hang_after=1_000_000)) as proxy:
+        host = through(proxy, destination.host)
+        threading.Timer(3, proxy.released.set).start()
+        with contextlib.suppress(Transient):  # a newer skopeo connects again and fetches the rest
+            skopeo.copy(f"{host}/app", digest, f"{destination.host}/app", told.append)
+    assert told
+    assert told == sorted(told)
+    assert told[-1] > 500_000
 
 
 # --- What each failure is -------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ecr_relay.cli import app
 from ecr_relay.config import RelayConfig
 from ecr_relay.consume import Delivery, consume
 from ecr_relay.ledger import Ledger, now_ms
+from ecr_relay.messages import Envelope
 from ecr_relay.operate import mailbox, sync
 from ecr_relay.queues import CopyQueue
 from ecr_relay.reconcile import Reconciler, Request
@@ -147,7 +148,11 @@ def refused(code: str, operation: str) -> Call:
 
 
 class _Impatient(CopyQueue):
-    """What failed comes back at once, so that no test waits for a backoff."""
+    """What failed or was deferred comes back at once, so that no test waits for it."""
+
+    def defer(self, envelope: Envelope, now: int) -> int:
+        self.send([envelope])
+        return 0
 
     def hide(self, receipt_handle: str, seconds: int) -> None:
         super().hide(receipt_handle, 0)

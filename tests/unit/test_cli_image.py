@@ -64,11 +64,17 @@ def test_explain_what_happens_next(office: Office) -> None:
     found = place(office, "team/app:1.0")
     assert (found["status"], found["attempts"], found["error"]) == ("failed", 1, "blob lost")
     assert found["next"] == "attempt 1 of 3 failed; the next comes within minutes"
+    office.world.ledger.notes.open_breaker("west", "token has expired")
+    assert "token has expired" in place(office, "team/app:1.0")["next"]
+    office.run("pause", "--destination", "west")
+    assert "west is paused since" in place(office, "team/app:1.0")["next"]
+    office.run("pause")
+    assert place(office, "team/app:1.0")["next"] == "it waits: the relay is paused; `ecr-relay resume`"
+    office.world.table.delete_item(Key={"pk": "BREAKER#west", "sk": "BREAKER"})
+    office.run("resume", "--destination", "west")
     office.consume(rounds=3)
     found = place(office, "team/app:1.0")
     assert (found["status"], found["there"], found["next"][:8]) == ("exhausted", False, "given up")
-    office.world.ledger.notes.open_breaker("west", "token has expired")
-    assert "token has expired" in place(office, "team/app:1.0")["next"]
     digests = office.world.ledger.digests
     target = Target(SOURCE, "west", "team/app")
     assert digests.claim(digests.get(target, digest), "run-9", now_ms())
@@ -247,10 +253,50 @@ def test_what_cannot_be_compared_is_not_proved(office: Office) -> None:
 
 
 def test_pause_and_resume(office: Office) -> None:
-    assert office.json("pause") == {"consuming": False, "changed": True, "state": "Disabled"}
+    def answer(consuming: bool, state: str) -> dict[str, Any]:
+        return {
+            "destination": None,
+            "consuming": consuming,
+            "changed": True,
+            "state": state,
+            "paused_destinations": [],
+        }
+
+    assert office.json("pause") == answer(False, "Disabled")
     assert office.plane.mappings[MAPPING]["State"] == "Disabled"
     assert office.run("pause").stdout == "paused, as before; the event source mapping is disabled\n"
-    assert office.json("resume") == {"consuming": True, "changed": True, "state": "Enabled"}
+    assert office.json("resume") == answer(True, "Enabled")
+
+
+def test_a_destination_is_paused_by_itself_and_loses_nothing(office: Office) -> None:
+    digest, event = office.world.push("team/app", "one", "1.0")
+    assert office.json("pause", "--destination", "west") == {
+        "destination": "west",
+        "consuming": False,
+        "changed": True,
+        "state": None,
+        "paused_destinations": ["west"],
+    }
+    assert office.run("pause", "--destination", "west").stdout == "west is paused, as before\n"
+    office.send(event)
+    office.consume(rounds=5)
+    assert office.world.skopeo.copied == []
+    assert (office.depth(office.queue_url), office.depth(office.dlq_url)) == (1, 0)
+    assert [entry["destination"] for entry in office.json("status")["paused"]] == ["west"]
+    assert "west PAUSED" in office.run("status").stdout
+    assert "west is paused by itself" in office.run("resume").stdout
+    assert office.run("resume", "--destination", "west").stdout == "west is on\n"
+    assert office.run("resume", "--destination", "west").stdout == "west is on, as before\n"
+    office.consume()
+    assert office.world.west.content["team/app"].tags == {"1.0": digest}
+    [image] = office.json("images")["images"]
+    assert image["first_seen"] == "2027-01-15T08:00:00Z"  # the event's own, however often it was deferred
+    assert office.json("status")["paused"] == []
+
+
+def test_only_what_is_configured_can_be_paused(office: Office) -> None:
+    result = office.run("pause", "--destination", "south")
+    assert (result.exit_code, "'south' is not a destination" in result.stderr) == (2, True)
 
 
 def test_a_mapping_that_is_gone(office: Office) -> None:

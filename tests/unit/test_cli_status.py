@@ -56,6 +56,9 @@ def test_status_of_a_relay_at_rest(office: Office) -> None:
         "region": REGION,
         "consuming": True,
         "queue": {"waiting": 0, "in_flight": 0, "delayed": 0},
+        "oldest_message_seconds": None,
+        "oldest_image_seconds": None,
+        "lag": None,
         "dead_letters": 0,
         "event_dead_letters": 0,
         "slots": 10,
@@ -63,6 +66,7 @@ def test_status_of_a_relay_at_rest(office: Office) -> None:
         "reconcile": None,
         "failures": {"exhausted": 0, "failed": 0, "waiting": 0, "latest": []},
         "breakers": [],
+        "paused": [],
     }
     result = office.run("status")
     assert result.exit_code == 0
@@ -71,8 +75,10 @@ def test_status_of_a_relay_at_rest(office: Office) -> None:
 
 def test_status_shows_what_runs_with_its_images(office: Office) -> None:
     ledger = office.world.ledger
-    slot = ledger.slots.take("run-1", "west", "push", 10)
+    assert ledger.slots.take("run-1", "west", "push", 10)
+    slot = ledger.slots.begin("run-1", "task")
     assert slot is not None
+    assert ledger.slots.renew(slot, "task", moved=34_567_890)
     from ecr_relay.ledger import Job, WantedTag
 
     digest = "sha256:" + "a" * 64
@@ -89,12 +95,15 @@ def test_status_shows_what_runs_with_its_images(office: Office) -> None:
         "task": "0123456789abcdef",
         "destination": "west",
         "lane": "push",
-        "phase": "launching",
+        "phase": "active",
+        "bytes": 34_567_890,
         "images": [{"repository": "team/app", "digest": digest, "tags": ["1.0"]}],
     }
     result = office.run("status")
     assert "1 of 10 slots" in result.stdout
     assert "team/app:1.0" in result.stdout
+    assert "34.6 MB" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
     assert office.json("status", "--repository", "team/other")["running"] == []
 
 
@@ -130,6 +139,65 @@ def test_status_shows_failures_breakers_and_pause(office: Office) -> None:
     assert max(map(len, shown.splitlines())) <= 80
     narrowed = office.json("status", "--repository", "team/app")["failures"]
     assert (narrowed["exhausted"], narrowed["failed"]) == (1, 0)
+
+
+def test_status_has_the_lag_of_the_last_hour(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = office.world.ledger
+    now = now_ms()
+    for seconds in (*[4] * 98, 30, 400):
+        ledger.lags.arrived(now - seconds * 1000)
+    lag = office.json("status")["lag"]
+    assert lag["arrivals"] == 100
+    assert 4 <= lag["p50_seconds"] <= 4.8
+    assert 30 <= lag["p99_seconds"] <= 36
+    assert "p50 4.8s, p99 32s, of 100 arrivals" in office.run("status").stdout
+    monkeypatch.setattr(ledger.lags, "_clock", lambda: now + 4_000_000)
+    assert ledger.lags.last_hour() is None
+
+
+def test_pushes_count_by_copy_and_by_retag_and_reconcile_work_does_not(office: Office) -> None:
+    digest = copied(office, "team/app", "1.0", content="one")
+    assert office.json("status")["lag"]["arrivals"] == 2
+    office.send(office.world.push("team/app", "one", "2.0")[1])
+    office.consume(rounds=2)
+    assert office.world.west.content["team/app"].tags == {"1.0": digest, "2.0": digest}
+    assert office.json("status")["lag"]["arrivals"] == 4
+    office.world.source.push("team/other", "two", "1.0")
+    office.run("sync", "--repository", "team/other")
+    office.consume(rounds=2)
+    assert office.world.west.content["team/other"].tags.keys() == {"1.0"}
+    assert office.json("status")["lag"]["arrivals"] == 4
+
+
+def test_status_says_how_old_the_oldest_is(office: Office) -> None:
+    target = Target(SOURCE, "west", "team/app")
+    digests = office.world.ledger.digests
+    digest = "sha256:" + "b" * 64
+    assert digests.claim(digests.get(target, digest), "run", now_ms() - 600_000)
+    office.calls["GetMetricStatistics"] = lambda _arguments: {
+        "Datapoints": [{"Timestamp": 2, "Maximum": 42.0}, {"Timestamp": 1, "Maximum": 7.0}]
+    }
+    answer = office.json("status")
+    assert 600 <= answer["oldest_image_seconds"] <= 602
+    assert answer["oldest_message_seconds"] == 42
+    assert "image 10m since its push, message 42s since it was sent last" in office.run("status").stdout
+    office.calls["GetMetricStatistics"] = refused("AccessDenied", "GetMetricStatistics")
+    assert office.json("status")["oldest_message_seconds"] is None
+
+
+def test_the_lag_of_an_image_does_not_grow_when_it_is_verified_again(office: Office) -> None:
+    digest = copied(office, "team/app", "1.0")
+    target = Target(SOURCE, "west", "team/app")
+    digests = office.world.ledger.digests
+    assert digests.claim(digests.get(target, digest), "again", now_ms() - 5000)
+    assert digests.copied(target, digest, "again")
+    [before] = office.json("images", "--destination", "west")["images"]
+    digests._clock = lambda: now_ms() + 3_600_000
+    assert digests.present(digests.get(target, digest))
+    [after] = office.json("images", "--destination", "west")["images"]
+    assert after["lag_seconds"] == before["lag_seconds"]
+    assert 5 <= after["lag_seconds"] < 6
+    assert after["verified_at"] > before["verified_at"]
 
 
 def test_failures_of_yesterday_are_not_shown(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

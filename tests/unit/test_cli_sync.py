@@ -135,6 +135,21 @@ def test_wait_while_paused_says_so(office: Office) -> None:
     assert (result.exit_code, "paused" in result.stderr) == (1, True)
 
 
+def test_wait_while_a_destination_is_paused_says_so(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    office.run("pause", "--destination", "west")
+    result = office.run("sync", "--wait")
+    assert (result.exit_code, "resume --destination west" in result.stderr) == (1, True)
+
+
+def test_a_plan_counts_what_rules_select_and_no_children(office: Office) -> None:
+    child = office.world.source.push("team/app", "child")
+    index = office.world.source.push("team/app", "index", "1.0", children=(child,))
+    answer = office.json("sync", "--dry-run")
+    assert ([entry["digest"] for entry in answer["plan"]], answer["images"]) == ([index], 1)
+    assert "1 image differs; 1 image in 1 repository compared" in office.run("sync", "--dry-run").stdout
+
+
 def test_a_repository_that_could_not_be_compared_is_a_failure(office: Office) -> None:
     office.world.source.push("team/app", "one", "1.0")
     office.world.west.fail = [Permanent("denied")]

@@ -41,8 +41,10 @@ def status(world: World, one: Job) -> tuple[str, int]:
 def test_every_job_has_its_own_outcome(world: World) -> None:
     good, bad, worse = (job(world, f"team/{name}", name, "1") for name in ("good", "bad", "worse"))
     world.skopeo.outcome = {bad.digest: Transient("reset by peer"), worse.digest: Permanent("schema 1")}
+    world.skopeo.bytes = 7
     run, copier = begin(world, good, bad, worse)
     copy_all(copier, run.jobs)
+    assert copier.moved == 21
     assert [status(world, one) for one in (good, bad, worse)] == [("copied", 0), ("failed", 1), ("exhausted", 1)]
     assert world.west.content["team/good"].tags == {"1": good.digest}
 
@@ -193,8 +195,8 @@ def test_a_lease_is_renewed_until_its_end(world: World, monkeypatch: pytest.Monk
         return renew(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(world.ledger.slots, "renew", seen)
-    lease = Lease(world.ledger, slot, "me", lambda reason: pytest.fail(reason))
+    lease = Lease(world.ledger, slot, "me", lambda reason: pytest.fail(reason), lambda: 12_345)
     assert renewed.wait(10)
     lease.end()
     (held,) = world.ledger.slots.held()
-    assert held.phase == "ended"
+    assert (held.phase, held.moved) == ("ended", 12_345)

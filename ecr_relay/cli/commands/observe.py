@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 @click.option("--interval", metavar="S", type=click.FloatRange(0.2), default=2.0, show_default=True, help="Of --watch.")
 @options.common
 def status(repository: str | None, watch: bool, interval: float) -> None:
-    """Show what waits, what runs, what failed, and the last reconcile.
+    """Show what waits, what runs, what failed, how long pushes take, and the last reconcile.
 
-    Queue depths are SQS's, who counts about. Failures are those of the last day; what was given up is a dead letter,
-    too (`ecr-relay dlq list`). A destination that refuses as a whole is shown with its reason; its messages wait, and
-    use up no attempt.
+    Queue depths are SQS's, who counts about. Bytes are what a task's copies have written, as it said within the last
+    20 seconds; layers that are there already are not written. Lag is from push to arrival. Failures are those of the
+    last day; what was given up is a dead letter, too (`ecr-relay dlq list`). A destination that refuses as a whole is
+    shown with its reason; its messages wait, and use up no attempt.
+
+    \b
+    Examples:
+      ecr-relay status
+      ecr-relay status --watch --interval 5
+      ecr-relay status --json | jq .lag.p99_seconds
     """
     from ecr_relay.operate import status as operate
 
@@ -63,7 +70,8 @@ def _status(answer: "Status") -> "RenderableType":
     ]
     alive = [entry for entry in answer.running if entry.phase != "ended"]
     if alive:
-        shown = screen.table("task", "to", "lane", "phase", "age", "images", fold=("task", "images"), right=("age",))
+        columns = ("task", "to", "lane", "phase", "age", "moved", "images")
+        shown = screen.table(*columns, fold=("images",), right=("age", "moved"))
         for entry in alive:
             phase = entry.phase if entry.lease_seconds >= 0 else "overdue"
             shown.add_row(
@@ -71,7 +79,8 @@ def _status(answer: "Status") -> "RenderableType":
                 entry.destination,
                 entry.lane,
                 phase,
-                f"{entry.age_seconds}s",
+                screen.duration(entry.age_seconds),
+                screen.size(entry.bytes),
                 _images_of(entry),
             )
         parts += ["", shown]
@@ -98,6 +107,11 @@ def _summary(answer: "Status") -> dict[str, object]:
     lines: dict[str, object] = {
         "queue": f"{queue.waiting} waiting, {queue.in_flight} in flight, {queue.delayed} delayed"
         + ("; PAUSED (`ecr-relay resume`)" if answer.consuming is False else ""),
+        "oldest": _oldest(answer),
+        "lag": "nothing pushed has arrived within the last hour"
+        if answer.lag is None
+        else f"p50 {screen.lag(answer.lag.p50_seconds)}, p99 {screen.lag(answer.lag.p99_seconds)}, of "
+        f"{screen.count(answer.lag.arrivals, 'arrival')} within the last hour",
         "dead letters": f"{answer.dead_letters}" + (" (`ecr-relay dlq list`)" if answer.dead_letters else ""),
         "running": f"{len(answer.running) - ended} of {answer.slots} slots"
         + (f" ({ended} more not given back yet by tasks that have ended)" if ended else ""),
@@ -117,9 +131,22 @@ def _summary(answer: "Status") -> dict[str, object]:
             f"{when}: {record.repositories} repositories, {record.images} images, {record.enqueued} enqueued, "
             f"{record.failures} failures" + ("; another follows" if record.again else "")
         )
+    for held in answer.paused:
+        lines[f"{held.destination} PAUSED"] = (
+            f"for {screen.ago(held.since, answer.at)}; `ecr-relay resume --destination {held.destination}`"
+        )
     for breaker in answer.breakers:
         lines[f"{breaker.destination} refuses"] = f"until {breaker.until:%H:%M:%S}: {breaker.reason}"
     return lines
+
+
+def _oldest(answer: "Status") -> str | None:
+    parts = []
+    if answer.oldest_image_seconds is not None:
+        parts.append(f"image {screen.duration(answer.oldest_image_seconds)} since its push")
+    if answer.oldest_message_seconds is not None:
+        parts.append(f"message {screen.duration(answer.oldest_message_seconds)} since it was sent last")
+    return ", ".join(parts) or None
 
 
 def _images_of(entry: "Running") -> str:

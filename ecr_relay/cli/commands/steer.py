@@ -14,35 +14,61 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option("--destination", metavar="D", help="Only what goes there.")
 @options.common
-def pause() -> None:
-    """Hold everything until `ecr-relay resume`.
+def pause(destination: str | None) -> None:
+    """Hold everything, or one destination, until `ecr-relay resume`.
 
-    No message is taken from the copy queue. Nothing is lost: pushes wait in the queue, which keeps them for seven
-    days. Copies that run go on to their end.
+    Nothing is lost, and copies that run go on to their end. Without --destination no message is taken from the copy
+    queue, which keeps them for seven days: resume before. With --destination its messages are sent anew again and
+    again, for as long as it is paused; other destinations go on.
+
+    \b
+    Examples:
+      ecr-relay pause
+      ecr-relay pause --destination china
     """
-    _set(False)
+    _set(destination, False)
 
 
 @click.command()
+@click.option("--destination", metavar="D", help="Only what goes there.")
 @options.common
-def resume() -> None:
-    """Go on after `ecr-relay pause`."""
-    _set(True)
+def resume(destination: str | None) -> None:
+    """Go on after `ecr-relay pause`.
+
+    A destination that was paused by itself is resumed by itself. Its messages come within a minute, those of a
+    reconcile within ten.
+
+    \b
+    Examples:
+      ecr-relay resume
+      ecr-relay resume --destination china
+    """
+    _set(destination, True)
 
 
-def _set(consuming: bool) -> None:
+def _set(destination: str | None, consuming: bool) -> None:
     from ecr_relay.operate import pause
 
-    with screen.counting("asking Lambda"):
-        answer = pause.set_consuming(options.deployment(), consuming)
+    deployment = options.deployment()
+    if destination is not None:
+        answer = pause.set_destination(deployment, destination, consuming)
+    else:
+        with screen.counting("asking Lambda"):
+            answer = pause.set_consuming(deployment, consuming)
     screen.emit(answer, lambda console: _consuming(console, answer))
 
 
 def _consuming(console: "Console", answer: "Consuming") -> None:
     word = "on" if answer.consuming else "paused"
     before = "" if answer.changed else ", as before"
-    screen.say(console, f"{word}{before}; the event source mapping is {answer.state.lower()}")
+    if answer.destination is not None:
+        screen.say(console, f"{answer.destination} is {word}{before}")
+        return
+    screen.say(console, f"{word}{before}; the event source mapping is {(answer.state or 'not known').lower()}")
+    for name in answer.paused_destinations:
+        screen.say(console, f"{name} is paused by itself; `ecr-relay resume --destination {name}`")
 
 
 @click.command()
