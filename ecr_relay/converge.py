@@ -9,7 +9,7 @@ from typing import Final
 from uuid import uuid4
 
 from ecr_relay.config import Destination
-from ecr_relay.errors import CopyError, Missing, TagTaken
+from ecr_relay.errors import Conflict, CopyError, Missing, TagTaken
 from ecr_relay.ledger import DigestRecord, Ledger, TagRecord, Target
 from ecr_relay.registries import Registry
 
@@ -21,6 +21,15 @@ class Applied:
     digest: str
     moved: bool
     """False if it was there already."""
+    overwrote: str | None = None
+    """What somebody else had put there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Somebody else's `digest` is under this tag, and stays, as the configuration says."""
+
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ class JustCopied:
     seen_at: int
 
 
+Outcome = Applied | Kept | Busy | Gone | NeedsCopy
+
 TRIES: Final = 3
 TURN_S: Final = 10.0
 """How long a tag's put waits for its turn in PutImage's quota; the lock must outlast it."""
@@ -69,7 +80,7 @@ class Place:
 
 def converge(
     ledger: Ledger, place: Place, tag: str, *, as_of: int | None = None, just_copied: JustCopied | None = None
-) -> Applied | Busy | Gone | NeedsCopy:
+) -> Outcome:
     """`as_of` as in `DigestRecord.believed`.
 
     Raises TagTaken (noted in the tag's record: permanent), or another CopyError, which is noted nowhere.
@@ -87,7 +98,7 @@ def converge(
 
 def _with_lock(
     ledger: Ledger, place: Place, tag: str, held: TagRecord, as_of: int | None, just_copied: JustCopied | None
-) -> Applied | Busy | Gone | NeedsCopy | None:
+) -> Outcome | None:
     try:
         return _under_lock(ledger, place, tag, held, as_of, just_copied)
     except _NotNow:
@@ -102,7 +113,7 @@ def _with_lock(
 
 def _under_lock(
     ledger: Ledger, place: Place, tag: str, held: TagRecord, as_of: int | None, just_copied: JustCopied | None
-) -> Applied | Busy | Gone | NeedsCopy | None:
+) -> Outcome | None:
     """None when the lock was lost before a put had landed."""
     while ledger.tags.held(held):
         seen_at = ledger.clock()
@@ -110,10 +121,21 @@ def _under_lock(
         if digest is None:
             ledger.tags.release(place.target, tag, held)
             return Gone()
-        record = _copied(ledger, place, digest, as_of)
+        there = place.destination.resolve(place.destination_repository, tag)
+        foreign = there != digest and held.foreign(there)
+        if foreign and just_copied is not None:
+            break  # the message decides, and counts it
+        if foreign and place.settings.on_conflict != "overwrite":
+            if place.settings.on_conflict == "fail":
+                name = f"{place.destination_repository}:{tag}"
+                raise Conflict(f"somebody else has put {there} under {name}, where the source has {digest}")
+            ledger.tags.release(place.target, tag, held)
+            return Kept(there or "")
+        record = copied(ledger, place, digest, as_of)
         if record is None:
             if just_copied is not None and just_copied.seen_at > held.seen_at:
-                _put(ledger, place, tag, held, just_copied.digest)
+                if there != just_copied.digest:
+                    _put(ledger, place, tag, held, just_copied.digest)
                 if not ledger.tags.put_for_now(place.target, tag, held, just_copied.digest, just_copied.seen_at):
                     ledger.tags.doubt(place.target, tag)
                     return None
@@ -123,13 +145,13 @@ def _under_lock(
         if not ledger.tags.held(held):
             break
         try:
-            moved = _put(ledger, place, tag, held, digest)
+            moved = there != digest and _put(ledger, place, tag, held, digest)
         except Missing:
             # The destination has lost what the ledger says it has: it must be copied again.
             ledger.digests.forget(record)
             continue
         if ledger.tags.commit(place.target, tag, held, digest, seen_at):
-            return Applied(digest, moved)
+            return Applied(digest, moved, there if foreign else None)
         if not moved:
             return Busy()
         ledger.tags.doubt(place.target, tag)
@@ -138,25 +160,23 @@ def _under_lock(
     return Busy()
 
 
-def _copied(ledger: Ledger, place: Place, digest: str, as_of: int | None) -> DigestRecord | None:
+def copied(ledger: Ledger, place: Place, digest: str, as_of: int | None) -> DigestRecord | None:
     """The digest's record, if the destination has it."""
     record = ledger.digests.get(place.target, digest)
     if record.believed(as_of):
         return record
-    # Copied, but too long ago for one who saw it missing: ask the destination, and believe that.
-    if record.status == "copied" and place.destination.has(place.destination_repository, digest):
+    # Unknown to us, or copied too long ago for one who saw it missing: ask the destination, and believe that.
+    if record.status in ("absent", "copied") and place.destination.has(place.destination_repository, digest):
         return ledger.digests.present(record)
     return None
 
 
 def _put(ledger: Ledger, place: Place, tag: str, held: TagRecord, digest: str) -> bool:
-    if place.destination.resolve(place.destination_repository, tag) == digest:
-        return False
     turn = ledger.quota.reserve(place.settings.id, 1, place.settings.put_image_per_second, TURN_S)
     if turn is None:
         raise _NotNow
     ledger.sleep(turn)
-    if not ledger.tags.held(held):
+    if not ledger.tags.held(held) or not ledger.tags.intend(place.target, tag, held, digest):
         raise _NotNow
     place.destination.put_tag(place.destination_repository, digest, tag)
     return True

@@ -7,6 +7,7 @@ RelayError                an operator reads str(error): what was wrong, where, w
     +-- Transient         may succeed when tried again (backoff, three attempts)
     +-- Permanent         will not; no further attempt
     |   +-- TagTaken      an immutable tag holds another digest
+    |       +-- Conflict  somebody else moved the tag, and `on_conflict = "fail"`
     +-- Missing           the registry lacks what was asked for: manifest, layer or repository
     +-- RegistryDown      credentials, network or throttling of a registry as a whole: its destination's breaker
         +-- TokenExpired  a login that was good when the copy began: the copier logs in anew, once
@@ -42,6 +43,10 @@ class Permanent(CopyError):
 
 class TagTaken(Permanent):
     """The destination's tag is immutable and holds another digest."""
+
+
+class Conflict(TagTaken):
+    """Somebody else moved the tag at the destination, and the configuration says to fail then."""
 
 
 class Missing(CopyError):

@@ -6,7 +6,7 @@ from typing import Final
 from ecr_relay import rules
 from ecr_relay.config import Destination
 from ecr_relay.consume.reap import Reaper
-from ecr_relay.converge import Applied, Busy, Gone, converge
+from ecr_relay.converge import Applied, Busy, Gone, Kept, converge
 from ecr_relay.errors import Malformed, RegistryDown, Transient
 from ecr_relay.ledger import DigestRecord
 from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
@@ -27,7 +27,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing remains to be done. `what`: skipped, dropped, split, retagged or copied."""
+    """Nothing remains to be done.
+
+    `what`: skipped, dropped, split, observed, retagged, overwrote (somebody else had moved the tag), kept (somebody
+    else's tag stays) or copied.
+    """
 
     what: str
     reason: str
@@ -160,7 +164,13 @@ class Decider:
             case Applied():
                 if outcome.moved and envelope.lane == "push":
                     self._ledger.lags.arrived(envelope.first_seen)
+                if outcome.overwrote:
+                    return Done(
+                        "overwrote", f"{envelope.tag} has {outcome.digest}; somebody else's was {outcome.overwrote}"
+                    )
                 return Done("retagged" if outcome.moved else "skipped", f"{envelope.tag} has {outcome.digest}")
+            case Kept():
+                return Done("kept", f"somebody else has put {outcome.digest} under {envelope.tag}")
             case Busy():
                 return Wait(envelope, "another is at this tag")
             case Gone():

@@ -1,6 +1,8 @@
 """Tag records: which digest did this tag get at this destination, and who is at it now?
 
     acquire  owner, until set          if nobody owns it, or the owner's time is over by a minute
+    intend   digest set, verified_at   if still mine: before a put, so that after a crash it is known to have been ours
+             removed
     commit   digest, verified_at set   if still mine; the lock goes with it
     release  the lock goes             nothing is said of the digest, unless one was put for now
     doubt    verified_at removed       the lock was lost before the put had landed: nobody may skip on this record
@@ -53,6 +55,14 @@ class TagRecord:
         """Whether a commit, or a refusal for good, came after the source was seen at `seen_at`."""
         return self.owner is None and max(self.verified_at or 0, self.failed_at or 0) >= seen_at
 
+    def foreign(self, there: str | None) -> bool:
+        """Whether what the tag has at the destination was put there by somebody else.
+
+        Where a put of ours may have landed unseen, nothing is known, so nobody else is blamed.
+        """
+        unsure = self.digest is not None and self.verified_at is None
+        return there is not None and there != self.digest and not unsure
+
     def given_up(self, sent_at: int) -> bool:
         """Whether a message sent at `sent_at` must try no more; a later one starts over."""
         return self.failed_at is not None and sent_at <= self.failed_at
@@ -86,6 +96,18 @@ class Tags:
     def held(self, record: TagRecord) -> bool:
         """Whether enough of the lock is left to put a tag under it."""
         return self._clock() < record.until - LOCK_MS // 2
+
+    def intend(self, target: Target, tag: str, held: TagRecord, digest: str) -> bool:
+        """Note what the tag is about to be given; False if the lock was lost."""
+        item = update(
+            self._table,
+            target.pk,
+            _sk(tag),
+            "SET digest = :digest REMOVE verified_at",
+            Attr("owner").eq(held.owner),
+            {"digest": digest},
+        )
+        return item is not None
 
     def commit(self, target: Target, tag: str, held: TagRecord, digest: str, seen_at: int) -> bool:
         """Say that the tag has `digest`; False if the lock was lost."""
