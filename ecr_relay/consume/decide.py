@@ -6,12 +6,14 @@ from typing import Final
 from ecr_relay import rules
 from ecr_relay.config import Destination
 from ecr_relay.consume.reap import Reaper
-from ecr_relay.converge import Applied, Busy, Gone, Kept, converge
+from ecr_relay.converge import Applied, Busy, Gone, Kept, Place, converge, copied
 from ecr_relay.errors import Malformed, RegistryDown, Transient
+from ecr_relay.images import subject, subject_of_tag
 from ecr_relay.ledger import DigestRecord
 from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
 from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
+from ecr_relay.rules import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,10 @@ class Copy:
     seen_at: int
 
 
+UNTAGGED_MS: Final = 120_000
+"""How old a push without a tag is before it is copied for itself: most are an index's, which takes them along."""
+SUBJECT_MS: Final = 600_000
+"""How long a referrer waits for what it refers to; then that one's own copy brings it."""
 _NO_OUTCOME: Final = Transient("its copy task ended and left no outcome")
 
 Decision = Done | Wait | Again | Fail | Copy
@@ -85,6 +91,7 @@ class Decider:
         self._ledger = relay.ledger
         self._queue = queue
         self._reaper = reaper
+        self._subjects: dict[tuple[str, str], str | None] = {}
 
     def decide(self, delivery: Delivery) -> Decision:
         """Raises CopyError if a registry does not answer as it should."""
@@ -100,23 +107,26 @@ class Decider:
         return self._decide_envelope(delivery, message)
 
     def _decide_event(self, delivery: Delivery, event: PushEvent) -> Decision:
-        config = self._relay.config
-        if event.source != config.source.id:
+        if event.source != self._relay.config.source.id:
             return Done("dropped", f"of another registry: {event.source}")
-        wanted = rules.destinations(config, event.repository, event.tag)
+        tag, wanted = event.tag, rules.selections(self._relay.config, event.repository, event.tag)
+        if not wanted and event.may_refer:
+            # A tag of its own that no rule selects stays behind; one that says what it refers to does not.
+            tag = tag if tag is not None and subject_of_tag(tag) else None
+            wanted = self._wanted(event.repository, tag, event.digest)
         if not wanted:
             return Done("dropped", "no rule selects it" if event.tag else "no tag, and no rule wants untagged images")
         envelopes = [
             Envelope(
                 lane="push",
                 source=event.source,
-                destination=destination.name,
+                destination=selection.destination.name,
                 repository=event.repository,
-                tag=event.tag,
+                tag=tag,
                 digest=event.digest,
                 first_seen=event.first_seen,
             )
-            for destination in wanted
+            for selection in wanted
         ]
         if len(envelopes) > 1:
             # Each destination has attempts of its own, so each gets a message of its own.
@@ -127,12 +137,33 @@ class Decider:
     def _decide_envelope(self, delivery: Delivery, envelope: Envelope) -> Decision:
         if envelope.source != self._relay.config.source.id:
             return Done("dropped", f"of another registry: {envelope.source}")
-        for destination in rules.destinations(self._relay.config, envelope.repository, envelope.tag):
-            if destination.name == envelope.destination:
-                return self._decide_selected(delivery, envelope, destination)
+        for selection in self._wanted(envelope.repository, envelope.tag, envelope.digest):
+            if selection.destination.name == envelope.destination:
+                return self._decide_selected(delivery, envelope, selection)
         return Done("dropped", "no rule selects it any more")
 
-    def _decide_selected(self, delivery: Delivery, envelope: Envelope, destination: Destination) -> Decision:
+    def _wanted(self, repository: str, tag: str | None, digest: str) -> tuple[Selection, ...]:
+        """By the rules for tags; and what refers to another image, also where that may be."""
+        selected = rules.selections(self._relay.config, repository, tag)
+        if tag is not None and not subject_of_tag(tag):
+            return selected
+        known = {selection.destination.name for selection in selected}
+        referring = tuple(
+            one for one in rules.referring(self._relay.config, repository) if one.destination.name not in known
+        )
+        return selected + referring if referring and self._subject(repository, tag, digest) else selected
+
+    def _subject(self, repository: str, tag: str | None, digest: str) -> str | None:
+        """What an image refers to: by its tag's name, or by its manifest, which is read once."""
+        if tag is not None:
+            return subject_of_tag(tag)
+        if (repository, digest) not in self._subjects:
+            manifest = self._relay.source.manifest(repository, digest)
+            self._subjects[repository, digest] = subject(manifest.content) if manifest else None
+        return self._subjects[repository, digest]
+
+    def _decide_selected(self, delivery: Delivery, envelope: Envelope, selection: Selection) -> Decision:
+        destination = selection.destination
         target = self._relay.target(destination, envelope.repository)
         if envelope.tag is not None:
             tag = self._ledger.tags.get(target, envelope.tag)
@@ -152,33 +183,60 @@ class Decider:
             return Wait(envelope, f"destination {destination.name} is out of order: {breaker.reason}")
         if self._ledger.notes.paused(destination.name) is not None:
             return Wait(envelope, f"destination {destination.name} is paused")
-        if envelope.tag is None:
-            return self._copy(delivery, envelope, destination, record, self._ledger.clock())
         place = self._relay.place(destination, envelope.repository)
         try:
-            outcome = converge(self._ledger, place, envelope.tag, as_of=envelope.as_of)
+            return self._look(delivery, envelope, selection, place)
         except RegistryDown as error:
             self._ledger.notes.open_breaker(destination.name, str(error))
             return Wait(envelope, f"{type(error).__name__}: {error}")
+
+    def _look(self, delivery: Delivery, envelope: Envelope, selection: Selection, place: Place) -> Decision:
+        """What the registries say; what the ledger has to say is said."""
+        if selection.rule.mode == "observe":
+            return _observed(envelope, place)
+        selected = rules.selections(self._relay.config, envelope.repository, envelope.tag)
+        if selection not in selected and (wait := self._without_subject(envelope, place)):
+            return wait
+        if envelope.tag is not None:
+            return self._decide_tag(delivery, envelope, place, envelope.tag)
+        if selection in selected and envelope.lane == "push" and self._age_ms(envelope) < UNTAGGED_MS:
+            return Wait(envelope, "its index, if it has one, goes first")
+        if copied(self._ledger, place, envelope.digest, envelope.as_of):
+            return Done("skipped", f"{place.destination_repository} has it")
+        record = self._ledger.digests.get(place.target, envelope.digest)
+        return self._copy(delivery, envelope, place.settings, record, self._ledger.clock())
+
+    def _without_subject(self, envelope: Envelope, place: Place) -> Wait | Done | None:
+        """What refers to an image goes where that is; None if it is there."""
+        refers_to = self._subject(envelope.repository, envelope.tag, envelope.digest)
+        if refers_to is None or place.destination.has(place.destination_repository, refers_to):
+            return None
+        if self._age_ms(envelope) < SUBJECT_MS:
+            return Wait(envelope, f"{refers_to}, which it refers to, is not there yet")
+        return Done("dropped", f"{refers_to}, which it refers to, is not there, and will bring it along")
+
+    def _age_ms(self, envelope: Envelope) -> int:
+        return self._ledger.clock() - envelope.first_seen
+
+    def _decide_tag(self, delivery: Delivery, envelope: Envelope, place: Place, tag: str) -> Decision:
+        outcome = converge(self._ledger, place, tag, as_of=envelope.as_of)
         match outcome:
             case Applied():
                 if outcome.moved and envelope.lane == "push":
                     self._ledger.lags.arrived(envelope.first_seen)
                 if outcome.overwrote:
-                    return Done(
-                        "overwrote", f"{envelope.tag} has {outcome.digest}; somebody else's was {outcome.overwrote}"
-                    )
-                return Done("retagged" if outcome.moved else "skipped", f"{envelope.tag} has {outcome.digest}")
+                    return Done("overwrote", f"{tag} has {outcome.digest}; somebody else's was {outcome.overwrote}")
+                return Done("retagged" if outcome.moved else "skipped", f"{tag} has {outcome.digest}")
             case Kept():
-                return Done("kept", f"somebody else has put {outcome.digest} under {envelope.tag}")
+                return Done("kept", f"somebody else has put {outcome.digest} under {tag}")
             case Busy():
                 return Wait(envelope, "another is at this tag")
             case Gone():
                 return Done("dropped", "the source no longer has this tag")
         if outcome.digest != envelope.digest:
             envelope = envelope.model_copy(update={"digest": outcome.digest})
-        record = self._ledger.digests.get(target, outcome.digest)
-        return self._copy(delivery, envelope, destination, record, outcome.seen_at)
+        record = self._ledger.digests.get(place.target, outcome.digest)
+        return self._copy(delivery, envelope, place.settings, record, outcome.seen_at)
 
     def _copy(
         self, delivery: Delivery, envelope: Envelope, destination: Destination, record: DigestRecord, seen_at: int
@@ -194,3 +252,14 @@ class Decider:
         if record.rests_until > self._ledger.clock():
             return Wait(envelope, f"interrupted {record.interruptions} times in a row: {record.error}")
         return Copy(delivery, envelope, destination, self._relay.config.max_tasks(destination), record, seen_at)
+
+
+def _observed(envelope: Envelope, place: Place) -> Done:
+    if envelope.tag is not None:
+        there = place.destination.resolve(place.destination_repository, envelope.tag)
+    else:
+        known = place.destination.has(place.destination_repository, envelope.digest)
+        there = envelope.digest if known else None
+    if there == envelope.digest:
+        return Done("skipped", f"{place.destination_repository} has it")
+    return Done("observed", f"{place.settings.name} has {there or 'nothing'}; this rule copies nothing")

@@ -84,7 +84,8 @@ def _claim(ledger: Ledger, run_id: str, copies: Sequence[Copy]) -> tuple[list[Jo
     waiting: list[tuple[Copy, str]] = []
     for (repository, digest), group in groups.items():
         first_seen = min(copy.envelope.first_seen for copy in group)
-        if ledger.digests.claim(group[0].record, run_id, first_seen) is None:
+        heals = all(copy.envelope.lane == "reconcile" for copy in group)
+        if ledger.digests.claim(group[0].record, run_id, first_seen, heals=heals) is None:
             waiting += [(copy, "claimed by another meanwhile") for copy in group]
             continue
         tags = {copy.envelope.tag: copy.seen_at for copy in group if copy.envelope.tag is not None}

@@ -1,13 +1,16 @@
-"""Copying one image: repository -> immutable tags -> skopeo, by digest -> verify -> ledger -> tags."""
+"""Copying one image: repository -> immutable tags -> skopeo, by digest -> verify -> ledger -> tags -> what refers to it.
+"""
 
 import logging
 import threading
 from typing import Final
 
+from ecr_relay import rules
 from ecr_relay.config import Destination
 from ecr_relay.converge import JustCopied, Place, converge
+from ecr_relay.copy.referrers import Referrer, referrers
 from ecr_relay.errors import CopyError, RegistryDown, TagTaken, TokenExpired, Transient
-from ecr_relay.ledger import Job, Ledger, Run, Target
+from ecr_relay.ledger import DigestRecord, Job, Ledger, Run, Target
 from ecr_relay.relay import Relay
 from ecr_relay.skopeo import Skopeo
 
@@ -43,6 +46,19 @@ class Copier:
 
     def copy(self, job: Job) -> None:
         """The outcome is in the ledger. Raises only what is nobody's: the ledger out of reach, a bug."""
+        record = self._copy(job)
+        if record is None:
+            return
+        place = self._relay.place(self._destination, job.repository)
+        for tag in job.tags:
+            self._tag(place, job, tag.name, tag.seen_at)
+        if record.first_seen is not None and self._run.lane == "push":
+            self._ledger.lags.arrived(record.first_seen)
+        if any(one.destination == self._destination for one in rules.referring(self._relay.config, job.repository)):
+            self._follow(place, job)
+
+    def _copy(self, job: Job) -> DigestRecord | None:
+        """A digest that this run has claimed; its record once it has arrived, or None."""
         target = self._run.target(job)
         facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
         begun = self._ledger.clock()
@@ -54,22 +70,44 @@ class Copier:
         except CopyError as error:
             self._lost(target, job, error)
             _log.warning("copy failed", extra=facts | {"class": type(error).__name__, "error": str(error)})
-            return
+            return None
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             # No disk, no memory, no process to be had, or a bug: an attempt like any other, or it would never end.
             self._lost(target, job, Transient(f"{type(error).__name__}: {error}"))
             _log.exception("copy failed", extra=facts)
-            return
+            return None
         record = self._ledger.digests.copied(place.target, job.digest, self._run.id)
         if record is None:
             _log.warning("copied, but the claim was lost meanwhile", extra=facts)
-            return
+            return None
         milliseconds = self._ledger.clock() - begun
         _log.info("copied" if moved else "was there", extra=facts | {"milliseconds": milliseconds})
-        for tag in job.tags:
-            self._tag(place, job, tag.name, tag.seen_at)
-        if record.first_seen is not None and self._run.lane == "push":
-            self._ledger.lags.arrived(record.first_seen)
+        return record
+
+    def _follow(self, place: Place, job: Job) -> None:
+        """Bring what refers to the image. What fails of it has a record of its own, and fails no image: its own event,
+        or the reconcile, tries it again."""
+        facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
+        try:
+            for one in referrers(place.source, place.source_repository, job.digest):
+                if self._stopped.is_set():
+                    return
+                self._bring_along(place, one)
+        except CopyError as error:
+            _log.warning("referrers not listed", extra=facts | {"class": type(error).__name__, "error": str(error)})
+
+    def _bring_along(self, place: Place, one: Referrer) -> None:
+        job = Job(repository=place.source_repository, digest=one.digest)
+        seen_at = self._ledger.clock()
+        if not place.destination.has(place.destination_repository, one.digest):
+            record = self._ledger.digests.get(place.target, one.digest)
+            if record.status == "copying":
+                return  # its own message brings it
+            claim = self._ledger.digests.claim(record, self._run.id, seen_at, subject=one.subject)
+            if claim is None or self._copy(job) is None:
+                return
+        if one.tag is not None:
+            self._tag(place, job, one.tag, seen_at)
 
     def _bring(self, place: Place, job: Job) -> bool:
         """Make the digest be at the destination; False if it was."""

@@ -24,6 +24,7 @@ from ecr_relay.ledger.digests import DigestRecord, Digests
 from ecr_relay.ledger.lags import Lag, Lags
 from ecr_relay.ledger.notes import Notes
 from ecr_relay.ledger.progress import Progress, ProgressRecord
+from ecr_relay.ledger.queries import Queries
 from ecr_relay.ledger.quota import Quota
 from ecr_relay.ledger.runs import Job, Run, Runs, WantedTag
 from ecr_relay.ledger.slots import Slot, Slots
@@ -72,3 +73,4 @@ class Ledger:
         self.lags = Lags(table, clock)
         self.progress = Progress(table, clock)
         self.quota = Quota(table, clock)
+        self.queries = Queries(table, clock)

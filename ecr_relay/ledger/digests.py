@@ -39,6 +39,8 @@ INTERRUPTIONS: Final = 10
 REST_MS: Final = 10_000
 """How long an image is left alone after the first interruption; each further one doubles it, up to REST_MAX_MS."""
 REST_MAX_MS: Final = 300_000
+EVICTED_MS: Final = 30 * 86_400_000
+"""What vanished within 30 days of having been healed is not healed again: a lifecycle policy would win for ever."""
 ERROR_LIMIT: Final = 2000
 """Characters of an error that are kept."""
 
@@ -50,6 +52,8 @@ class DigestRecord:
     """What the ledger knows of one digest at one destination. `status` absent: no record.
 
     `verified_at` is when the destination was last seen to have it, `arrived_at` when this copy of it was first.
+    `healed_at`: when the reconcile had to have it copied again; `gone_since`: when the source was first seen without
+    it; `subject`: what it refers to, if it is a referrer.
     """
 
     target: Target
@@ -66,6 +70,9 @@ class DigestRecord:
     error: str | None = None
     error_class: str | None = None
     changed_at: int = 0
+    subject: str | None = None
+    healed_at: int | None = None
+    gone_since: int | None = None
 
     def believed(self, as_of: int | None) -> bool:
         """Whether it counts as copied for one who listed the destination at `as_of`."""
@@ -82,8 +89,16 @@ class DigestRecord:
             return 0
         return self.changed_at + min(REST_MAX_MS, REST_MS << (self.interruptions - 1))
 
-    def claimed(self, run: str, now: int, first_seen: int) -> "DigestRecord":
+    def evicted(self, now: int) -> bool:
+        """Whether the destination removes what is brought there: healed not long ago, and missing again."""
+        known = self.status in ("copied", "absent")
+        return known and self.healed_at is not None and now - self.healed_at < EVICTED_MS
+
+    def claimed(
+        self, run: str, now: int, first_seen: int, *, heals: bool = False, subject: str | None = None
+    ) -> "DigestRecord":
         over = self.status in ("copied", "exhausted")
+        healed_at = (now if self.status == "copied" else self.healed_at) if heals else None
         return replace(
             self,
             status="copying",
@@ -93,6 +108,9 @@ class DigestRecord:
             first_seen=first_seen,
             arrived_at=None,
             changed_at=now,
+            subject=subject or self.subject,
+            healed_at=healed_at,
+            gone_since=None,
         )
 
     def copied(self, now: int) -> "DigestRecord":
@@ -151,9 +169,14 @@ class Digests:
         item = read(self._table, target.pk, _sk(digest))
         return DigestRecord(target, digest) if item is None else record(item)
 
-    def claim(self, seen: DigestRecord, run: str, first_seen: int) -> DigestRecord | None:
-        """The digest is `run`'s to copy; None if somebody else changed the record since it was seen."""
-        return self._write(seen, seen.claimed(run, self._clock(), first_seen))
+    def claim(
+        self, seen: DigestRecord, run: str, first_seen: int, *, heals: bool = False, subject: str | None = None
+    ) -> DigestRecord | None:
+        """The digest is `run`'s to copy; None if somebody else changed the record since it was seen.
+
+        `heals`: the reconcile asks for it, not a push.
+        """
+        return self._write(seen, seen.claimed(run, self._clock(), first_seen, heals=heals, subject=subject))
 
     def copied(self, target: Target, digest: str, run: str) -> DigestRecord | None:
         """The manifest was verified at the destination; None if the claim is no longer `run`'s."""
@@ -174,6 +197,10 @@ class Digests:
     def interrupt(self, target: Target, digest: str, run: str, error: CopyError) -> DigestRecord | None:
         """The run's task is no more, and left no outcome; None if the claim is no longer `run`'s."""
         return self._end(target, digest, run, lambda record: record.interrupted(self._clock(), error))
+
+    def gone(self, seen: DigestRecord, since: int | None) -> bool:
+        """The source was seen without it, or (None) with it again; False if the record changed meanwhile."""
+        return self._write(seen, replace(seen, gone_since=since)) is not None
 
     def forget(self, seen: DigestRecord) -> bool:
         """The destination has lost what the ledger says it has; False if the record changed meanwhile."""

@@ -46,6 +46,7 @@ class TagRow:
     verified_at: int | None
     failed_at: int | None
     error: str | None
+    gone_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,4 +202,5 @@ def _tag(item: Item) -> TagRow:
         verified_at=number("verified_at"),
         failed_at=number("failed_at"),
         error=item.get("error"),
+        gone_since=number("gone_since"),
     )

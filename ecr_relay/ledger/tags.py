@@ -5,6 +5,8 @@
              removed
     commit   digest, verified_at set   if still mine; the lock goes with it
     release  the lock goes             nothing is said of the digest, unless one was put for now
+    gone     gone_since set            the source was seen without it; a commit removes that
+    forget   the record goes           with the tag at the destination, under the lock
     doubt    verified_at removed       the lock was lost before the put had landed: nobody may skip on this record
     fail     failed_at, error set      an immutable tag that holds another digest: permanent
 
@@ -20,8 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from boto3.dynamodb.conditions import Attr
+from botocore.exceptions import ClientError
 
-from ecr_relay.ledger.table import Clock, Item, Target, read, update
+from ecr_relay.ledger.table import Clock, Item, Target, condition_failed, read, update
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import Table
@@ -40,6 +43,7 @@ class TagRecord:
     until: int = 0
     failed_at: int | None = None
     error: str | None = None
+    gone_since: int | None = None
 
     def says(self, digest: str | None, as_of: int | None) -> bool:
         """Whether the tag was committed to `digest` (any, if None), nobody is at it, and it is believed."""
@@ -115,7 +119,7 @@ class Tags:
             self._table,
             target.pk,
             _sk(tag),
-            "SET digest = :digest, verified_at = :now, seen_at = :seen REMOVE #owner, #until, failed_at, #error",
+            "SET digest = :digest, verified_at = :now, seen_at = :seen REMOVE #owner, #until, failed_at, #error, gone_since",
             Attr("owner").eq(held.owner),
             {"digest": digest, "now": self._clock(), "seen": seen_at},
         )
@@ -147,6 +151,22 @@ class Tags:
             {"now": self._clock(), "error": error},
         )
 
+    def gone(self, target: Target, tag: str, digest: str, since: int | None) -> None:
+        """Note since when (ms) the source is without this tag, or (None) that it has it again."""
+        expression = "REMOVE gone_since" if since is None else "SET gone_since = :since"
+        values = {} if since is None else {"since": since}
+        update(self._table, target.pk, _sk(tag), expression, Attr("digest").eq(digest), values)
+
+    def forget(self, target: Target, tag: str, held: TagRecord) -> None:
+        """The tag is no more at the destination; does nothing if the lock was lost."""
+        try:
+            self._table.delete_item(
+                Key={"pk": target.pk, "sk": _sk(tag)}, ConditionExpression=Attr("owner").eq(held.owner)
+            )
+        except ClientError as error:
+            if not condition_failed(error):
+                raise
+
     def doubt(self, target: Target, tag: str) -> None:
         """Whatever was committed, the destination may have something else now."""
         update(self._table, target.pk, _sk(tag), "REMOVE verified_at", Attr("pk").exists(), {})
@@ -168,4 +188,5 @@ def _record(item: Item) -> TagRecord:
         until=number("until") or 0,
         failed_at=number("failed_at"),
         error=item.get("error"),
+        gone_since=number("gone_since"),
     )

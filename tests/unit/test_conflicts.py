@@ -10,7 +10,7 @@ from tests.unit.conftest import CONFIG, World
 
 
 def a_world(on_conflict: str) -> World:
-    [destination] = CONFIG["destinations"]  # type: ignore[misc]
+    [destination] = CONFIG["destinations"]
     config = {**CONFIG, "destinations": [{**destination, "on_conflict": on_conflict}]}  # type: ignore[dict-item]
     return World(RelayConfig.model_validate_json(json.dumps(config)))
 

@@ -6,8 +6,8 @@ progress record, until every repository was compared; no function calls itself.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 from uuid import uuid4
@@ -15,12 +15,17 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 from ecr_relay import rules
-from ecr_relay.config import Destination
-from ecr_relay.errors import CopyError, Missing
+from ecr_relay.config import NewRepository
+from ecr_relay.converge import Place
+from ecr_relay.errors import CopyError
 from ecr_relay.ledger import ProgressRecord
+from ecr_relay.ledger.progress import COUNTS
 from ecr_relay.messages import Envelope
-from ecr_relay.plan import Listed, Wanted, difference
+from ecr_relay.plan import Wanted
 from ecr_relay.queues import CopyQueue
+from ecr_relay.reconcile import deletes
+from ecr_relay.reconcile.compare import Comparison, compare, leave
+from ecr_relay.reconcile.planned import Planned, planned
 from ecr_relay.relay import Relay
 
 QUEUE_LIMIT: Final = 10_000
@@ -51,7 +56,7 @@ class Answer(BaseModel):
     run: str | None = None
     cursor: str = ""
     counts: dict[str, int] = {}
-    plan: list[dict[str, str | None]] | None = None
+    plan: list[Planned] | None = None
 
 
 class Reconciler:
@@ -89,7 +94,7 @@ class Reconciler:
         for repository in repositories:
             if not self._more_time() or self._queue.waiting() > QUEUE_LIMIT:
                 return _answer("running", record)
-            counts = self._reconcile(repository)
+            counts = self._reconcile(repository, record.counts["deleted"])
             _log.info("reconciled", extra={"run": record.run, "repository": repository, **counts})
             moved = progress.advance(source, record, repository, counts)
             if moved is None:
@@ -98,33 +103,40 @@ class Reconciler:
         ended = progress.finish(source, record)
         return _answer("done", ended or record)
 
-    def _reconcile(self, repository: str) -> dict[str, int]:
-        counts = {"repositories": 1, "images": 0, "enqueued": 0, "failures": 0}
+    def _reconcile(self, repository: str, deleted: int) -> dict[str, int]:
+        counts = dict.fromkeys(COUNTS, 0) | {"repositories": 1}
         for destination in self._relay.config.destinations:
-            as_of = self._relay.ledger.clock()
+            facts = {"repository": repository, "destination": destination.name}
             try:
-                wanted = list(self._difference(destination, repository, counts))
+                self._reconcile_at(self._relay.place(destination, repository), counts, deleted)
             except CopyError as error:
                 counts["failures"] += 1
-                _log.warning(
-                    "not reconciled",
-                    extra={"repository": repository, "destination": destination.name, "error": str(error)},
-                )
-                continue
-            counts["enqueued"] += self._queue.send(self._envelope(entry, as_of) for entry in wanted)
+                _log.warning("not reconciled", extra=facts | {"error": str(error)})
         return counts
 
-    def _difference(self, destination: Destination, repository: str, counts: dict[str, int]) -> Iterator[Wanted]:
-        there: list[Listed] = []
-        with suppress(Missing):  # it will be created by the copier, with the first image
-            there = list(self._relay.destination(destination).images(destination.repository(repository)))
-        try:
-            listed = list(self._relay.source.images(repository))
-        except Missing:
-            return  # deleted since the repositories were listed
-        selected = (destination in rules.destinations(self._relay.config, repository, tag) for tag, _ in listed)
-        counts["images"] += sum(selected)
-        yield from difference(self._relay.config, destination, repository, listed, there)
+    def _reconcile_at(self, place: Place, counts: dict[str, int], deleted: int) -> None:
+        found = compare(self._relay, place)
+        self._count(found, counts)
+        counts["enqueued"] += self._queue.send(self._envelope(entry, found.as_of) for entry in found.copies)
+        for kind, entries in (("observed", found.observed), ("evicted", found.evicted)):
+            for entry in entries:
+                _log.info(kind, extra=asdict(entry))
+        leave(self._relay, place, found.evicted)
+        if deletes.wanted(self._relay, place.settings, place.source_repository):
+            before = deleted + counts["deleted"]
+            removed = deletes.propagate(self._relay, place, found.source, found.there, found.as_of, before)
+            for name, count in removed.items():
+                counts[name] += count
+        if place.settings.new_repository != NewRepository() and found.there:
+            for difference in place.destination.differences(place.destination_repository, place.settings.new_repository):
+                counts["differing"] += 1
+                _log.warning("not as asked", extra={"repository": place.destination_repository, "reason": difference})
+
+    @staticmethod
+    def _count(found: Comparison, counts: dict[str, int]) -> None:
+        counts["images"] += len(found.source)
+        counts["observed"] += len(found.observed)
+        counts["evicted"] += len(found.evicted)
 
     def _envelope(self, wanted: Wanted, as_of: int) -> Envelope:
         return Envelope(
@@ -139,40 +151,35 @@ class Reconciler:
         )
 
     def _repositories(self, only: tuple[str, ...], after: str) -> list[str]:
-        """Sorted, so that the cursor is a name."""
+        """Sorted, so that the cursor is a name. Those that the rules name, or all that the source has."""
+        config = self._relay.config
+        named = rules.named(config)
         return sorted(
             name
-            for name in self._relay.source.repositories()
+            for name in (self._relay.source.repositories() if named is None else named)
             if name > after
-            and rules.concerns(self._relay.config, name)
+            and rules.concerns(config, name)
             and (not only or any(fnmatchcase(name, glob) for glob in only))
         )
 
     def _dry_run(self, request: Request) -> Answer:
-        counts = {"repositories": 0, "images": 0, "enqueued": 0, "failures": 0}
-        plan: list[dict[str, str | None]] = []
+        counts = dict.fromkeys(COUNTS, 0)
+        plan: list[Planned] = []
         cursor = request.after
         for repository in self._repositories(request.repositories, request.after):
             if not self._more_time() or len(plan) >= PLAN_LIMIT:
                 return Answer(status="running", cursor=cursor, counts=counts, plan=plan)
             for destination in self._relay.config.destinations:
+                place = self._relay.place(destination, repository)
                 try:
-                    difference = list(self._difference(destination, repository, counts))
+                    found = compare(self._relay, place)
+                    plan += planned(self._relay, place, found)
                 except CopyError as error:
                     counts["failures"] += 1
                     _log.warning("not compared", extra={"repository": repository, "error": str(error)})
                     continue
-                for wanted in difference:
-                    counts["enqueued"] += 1
-                    plan.append(
-                        {
-                            "destination": wanted.destination,
-                            "repository": wanted.repository,
-                            "tag": wanted.tag,
-                            "digest": wanted.digest,
-                            "there": wanted.there,
-                        }
-                    )
+                self._count(found, counts)
+                counts["enqueued"] += len(found.copies)
             counts["repositories"] += 1
             cursor = repository
         return Answer(status="done", cursor=cursor, counts=counts, plan=plan)

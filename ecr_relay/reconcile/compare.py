@@ -1,0 +1,78 @@
+"""One repository at one destination: both listings, and what follows from them."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from ecr_relay.config import OciSource
+from ecr_relay.converge import Place
+from ecr_relay.errors import Missing
+from ecr_relay.images import Listed
+from ecr_relay.plan import Wanted, difference
+from ecr_relay.relay import Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`as_of` is when the destination was listed, in ms: before the source, so that nothing is missed."""
+
+    as_of: int
+    source: list[Listed] = field(default_factory=list)
+    there: list[Listed] = field(default_factory=list)
+    copies: list[Wanted] = field(default_factory=list)
+    """To be enqueued."""
+    observed: list[Wanted] = field(default_factory=list)
+    """That only a rule with `mode = "observe"` wants."""
+    evicted: list[Wanted] = field(default_factory=list)
+    """That vanished again not long after they had been healed, and are left alone."""
+
+
+def compare(relay: Relay, place: Place) -> Comparison:
+    """Raises CopyError where a registry does not answer. A repository that is missing at either side is empty."""
+    as_of = relay.ledger.clock()
+    there: list[Listed] = []
+    with suppress(Missing):  # it will be created by the copier, with the first image
+        there = list(place.destination.images(place.destination_repository))
+    try:
+        source = list(place.source.images(place.source_repository, details=True))
+    except Missing:  # deleted since the repositories were listed
+        return Comparison(as_of)
+    if isinstance(relay.config.source, OciSource):
+        source += _referrers(place, source, there)
+    comparison = Comparison(as_of, source, there)
+    wanted = list(difference(relay.config, place.settings, place.source_repository, source, there))
+    evicted = _evicted(relay, place, wanted, there)
+    for one in wanted:
+        kind = comparison.copies
+        if one.mode == "observe":
+            kind = comparison.observed
+        elif one.digest in evicted:
+            kind = comparison.evicted
+        kind.append(one)
+    return comparison
+
+
+def leave(relay: Relay, place: Place, evicted: list[Wanted]) -> None:
+    """Let the ledger say no longer that these are there, so that a push of them is not skipped."""
+    for one in evicted:
+        if one.tag is not None:
+            relay.ledger.tags.doubt(place.target, one.tag)
+        record = relay.ledger.digests.get(place.target, one.digest)
+        if record.status == "copied":
+            relay.ledger.digests.forget(record)
+
+
+def _referrers(place: Place, source: list[Listed], there: list[Listed]) -> Iterator[Listed]:
+    """What its tags do not show: what refers to images that are at the destination; to others, the copier looks."""
+    digests = {one.digest for one in there}
+    for digest in dict.fromkeys(one.digest for one in source if one.digest in digests):
+        for referrer in place.source.referrers(place.source_repository, digest):
+            yield Listed(None, referrer, subject=digest)
+
+
+def _evicted(relay: Relay, place: Place, wanted: list[Wanted], there: list[Listed]) -> set[str]:
+    digests = {one.digest for one in there}
+    missing = dict.fromkeys(one.digest for one in wanted if one.digest not in digests)
+    records = relay.ledger.queries.digests((place.target, digest) for digest in missing)
+    now = relay.ledger.clock()
+    return {record.digest for record in records.values() if record.evicted(now)}

@@ -1,0 +1,69 @@
+"""What a dry run answers: an entry for each thing that a reconcile would do, or leave."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ecr_relay.converge import Place
+from ecr_relay.plan import Wanted
+from ecr_relay.reconcile import deletes
+from ecr_relay.reconcile.compare import Comparison
+from ecr_relay.relay import Relay
+
+
+class Planned(BaseModel):
+    """`bytes`: of the image, as the source counts them, layers that are there already included; None where it does not
+    tell. `puts`: calls of PutImage, the manifests of an index as far as they are known. `rule`: index of the rule."""
+
+    model_config = ConfigDict(frozen=True)
+
+    action: Literal["copy", "retag", "delete", "observe", "evicted"]
+    destination: str
+    repository: str
+    tag: str | None
+    digest: str
+    there: str | None = None
+    rule: int | None = None
+    bytes: int | None = None
+    puts: int = 0
+
+
+def planned(relay: Relay, place: Place, found: Comparison) -> Iterator[Planned]:
+    """Raises CopyError where a registry does not answer. Changes nothing."""
+    there = {one.digest for one in found.there}
+    for one in found.copies:
+        known = one.digest in there
+        there.add(one.digest)  # a second tag of it is only put
+        puts = (one.tag is not None) + (0 if known else 1 + len(place.source.children(one.repository, one.digest)))
+        yield _entry("retag" if known else "copy", one, None if known else one.size, puts)
+    for one in found.observed:
+        yield _entry("observe", one, one.size)
+    for one in found.evicted:
+        yield _entry("evicted", one, one.size)
+    if deletes.wanted(relay, place.settings, place.source_repository):
+        for put in deletes.due(relay, place, found.source, found.there, found.as_of).remove:
+            yield Planned(
+                action="delete",
+                destination=place.settings.name,
+                repository=place.source_repository,
+                tag=put.tag,
+                digest=put.digest,
+                there=put.digest,
+            )
+
+
+def _entry(
+    action: Literal["copy", "retag", "observe", "evicted"], one: Wanted, size: int | None, puts: int = 0
+) -> Planned:
+    return Planned(
+        action=action,
+        destination=one.destination,
+        repository=one.repository,
+        tag=one.tag,
+        digest=one.digest,
+        there=one.there,
+        rule=one.rule,
+        bytes=size,
+        puts=puts,
+    )

@@ -1,0 +1,215 @@
+"""Deletes that are propagated, evictions that are not fought, and rules that only observe: through the reconcile."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from ecr_relay.absences import DAY_MS
+from ecr_relay.config import RelayConfig
+from ecr_relay.errors import Transient
+from tests.unit.conftest import CONFIG, World
+
+PROPAGATE = {"deletes": "propagate"}
+
+
+def a_world(rule: dict[str, Any], **destination: Any) -> World:
+    [west] = CONFIG["destinations"]
+    config = {**CONFIG, "destinations": [{**west, **destination}], "rules": [rule]}  # type: ignore[dict-item]
+    return World(RelayConfig.model_validate_json(json.dumps(config)))
+
+
+def relayed(world: World, *tags: str) -> dict[str, str]:
+    """An image for each of these tags, at both sides, and one that stays."""
+    digests = {}
+    for tag in (*tags, "stays"):
+        digests[tag], event = world.push("team/app", f"image {tag}", tag)
+        assert world.consume(world.delivery(event)) == []
+    return digests
+
+
+def reconcile(world: World) -> dict[str, int]:
+    """One, and the copies that it asks for; its counts."""
+    world.queue.sent.clear()
+    counts = world.reconcile().counts
+    world.consume(*(world.delivery(envelope.body()) for envelope in world.queue.sent))
+    return counts
+
+
+def a_day_later(world: World) -> dict[str, int]:
+    world.clock.tick(DAY_MS / 1000)
+    return reconcile(world)
+
+
+def there(world: World) -> set[str]:
+    return set(world.west.content["team/app"].tags)
+
+
+def test_what_two_listings_a_day_apart_do_not_have_is_removed() -> None:
+    world = a_world(PROPAGATE)
+    digests = relayed(world, "old")
+    world.source.delete("team/app", digests["old"], "old")
+    assert reconcile(world)["deleted"] == 0
+    world.clock.tick(DAY_MS / 2000)
+    assert reconcile(world)["deleted"] == 0
+    assert there(world) == {"old", "stays"}
+    assert a_day_later(world)["deleted"] == 1
+    assert there(world) == {"stays"}
+    assert digests["old"] not in world.west.content["team/app"].manifests
+    # And a push brings it back as if it had never been there.
+    _, event = world.push("team/app", "image old", "old")
+    assert world.consume(world.delivery(event)) == []
+    assert there(world) == {"old", "stays"}
+
+
+def test_deletes_are_ignored_unless_a_rule_says_otherwise() -> None:
+    world = a_world({})
+    world.source.delete("team/app", relayed(world, "old")["old"], "old")
+    reconcile(world)
+    assert a_day_later(world)["deleted"] == 0
+    assert there(world) == {"old", "stays"}
+
+
+def test_what_came_back_in_between_starts_over() -> None:
+    world = a_world(PROPAGATE)
+    world.source.delete("team/app", relayed(world, "old")["old"], "old")
+    reconcile(world)
+    world.push("team/app", "image old", "old")
+    reconcile(world)
+    world.source.delete("team/app", world.source.content["team/app"].tags["old"], "old")
+    assert a_day_later(world)["deleted"] == 0
+    assert a_day_later(world)["deleted"] == 1
+
+
+def test_a_repository_that_looks_empty_removes_nothing() -> None:
+    world = a_world(PROPAGATE)
+    relayed(world, "old")
+    kept = world.source.content.pop("team/app")
+    world.source.content["team/app"] = type(kept)()
+    for _ in range(3):
+        assert a_day_later(world)["deleted"] == 0
+    assert there(world) == {"old", "stays"}
+
+
+def test_a_source_that_does_not_answer_removes_nothing() -> None:
+    world = a_world(PROPAGATE)
+    world.source.delete("team/app", relayed(world, "old")["old"], "old")
+    reconcile(world)
+    world.clock.tick(DAY_MS / 1000)
+    images = world.source.images
+    world.source.images = lambda *_, **__: (_ for _ in ()).throw(Transient("denied"))  # type: ignore[method-assign]
+    assert reconcile(world)["failures"] == 1
+    assert there(world) == {"old", "stays"}
+    world.source.images = images  # type: ignore[method-assign]
+
+
+def test_a_rule_that_was_narrowed_removes_nothing() -> None:
+    world = a_world(PROPAGATE)
+    relayed(world, "old")
+    rules = [{**PROPAGATE, "exclude_tags": ["old"]}]
+    world.relay.config = world.config = RelayConfig.model_validate_json(json.dumps({**CONFIG, "rules": rules}))
+    reconcile(world)
+    assert a_day_later(world)["deleted"] == 0
+    # Nor when the source loses it as well: no rule speaks of it any more.
+    world.source.delete("team/app", world.source.content["team/app"].tags["old"], "old")
+    reconcile(world)
+    assert a_day_later(world)["deleted"] == 0
+
+
+def test_what_somebody_else_put_there_stays() -> None:
+    world = a_world(PROPAGATE)
+    digests = relayed(world, "old")
+    world.west.push("team/app", "theirs", "theirs")
+    world.west.push("team/app", "moved by them", "old")
+    world.source.delete("team/app", digests["old"], "old")
+    reconcile(world)
+    a_day_later(world)
+    assert there(world) == {"old", "stays", "theirs"}
+
+
+def test_more_than_the_limit_are_held(caplog: pytest.LogCaptureFixture) -> None:
+    world = a_world(PROPAGATE, max_deletes=1)
+    digests = relayed(world, "a", "b")
+    for tag in "ab":
+        world.source.delete("team/app", digests[tag], tag)
+    reconcile(world)
+    counts = a_day_later(world)
+    assert (counts["deleted"], counts["held"]) == (0, 2)
+    assert there(world) == {"a", "b", "stays"}
+    assert "max_deletes" in caplog.text
+
+
+def test_an_index_goes_before_its_children_and_shared_ones_stay() -> None:
+    world = a_world(PROPAGATE)
+    relayed(world)
+    mine, shared = world.source.push("team/app", "mine"), world.source.push("team/app", "shared")
+    first = world.source.push("team/app", "first", "first", children=(mine, shared))
+    second = world.source.push("team/app", "second", "second", children=(shared,))
+    for digest, tag in ((first, "first"), (second, "second")):
+        assert world.consume(world.delivery(world.event("team/app", digest, tag))) == []
+    world.source.delete("team/app", first, "first")
+    world.source.delete("team/app", mine)
+    reconcile(world)
+    a_day_later(world)
+    manifests = world.west.content["team/app"].manifests
+    assert first not in manifests
+    assert mine not in manifests
+    assert {second, shared} < set(manifests)
+
+
+def test_a_dry_run_says_what_would_be_removed_and_removes_nothing() -> None:
+    world = a_world(PROPAGATE)
+    world.source.delete("team/app", relayed(world, "old")["old"], "old")
+    reconcile(world)
+    world.clock.tick(DAY_MS / 1000)
+    answer = world.reconcile(dry_run=True)
+    assert [(entry.action, entry.tag) for entry in answer.plan or ()] == [("delete", "old")]
+    assert there(world) == {"old", "stays"}
+
+
+def test_what_a_lifecycle_policy_removes_again_is_not_fought() -> None:
+    world = a_world({})
+    digest = relayed(world, "old")["old"]
+    world.west.delete("team/app", digest, "old")
+    assert reconcile(world)["enqueued"] == 1  # healed once
+    assert there(world) == {"old", "stays"}
+    world.west.delete("team/app", digest, "old")
+    counts = a_day_later(world)
+    assert (counts["enqueued"], counts["evicted"]) == (0, 1)
+    assert there(world) == {"stays"}
+    assert a_day_later(world)["evicted"] == 1
+    # Until it is pushed again.
+    assert world.consume(world.delivery(world.event("team/app", digest, "old"))) == []
+    assert there(world) == {"old", "stays"}
+    assert reconcile(world)["evicted"] == 0
+
+
+def test_a_rule_that_observes_copies_nothing_and_says_what_it_would(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = a_world({"mode": "observe"})
+    digest, event = world.push("team/app", "one", "1.0")
+    assert world.consume(world.delivery(event)) == []
+    assert not world.tasks.started
+    assert "observed" in caplog.messages
+    counts = reconcile(world)
+    assert (counts["observed"], counts["enqueued"]) == (1, 0)
+    [entry] = world.reconcile(dry_run=True).plan or ()
+    assert (entry.action, entry.digest) == ("observe", digest)
+    world.west.push("team/app", "one", "1.0")
+    caplog.clear()
+    world.consume(world.delivery(event))
+    assert "skipped" in caplog.messages
+    assert reconcile(world)["observed"] == 0
+
+
+def test_a_plan_tells_copies_from_retags_with_their_puts_and_bytes() -> None:
+    world = a_world({})
+    child = world.source.push("team/app", "child")
+    digest = world.source.push("team/app", "index", "1.0", "latest", children=(child,))
+    plan = {entry.tag: entry for entry in world.reconcile(dry_run=True).plan or ()}
+    assert (plan["1.0"].action, plan["1.0"].puts) == ("copy", 3)  # the child, the index, the tag
+    assert (plan["latest"].action, plan["latest"].puts, plan["latest"].bytes) == ("retag", 1, None)
+    assert plan["1.0"].bytes
+    assert plan["1.0"].rule == 0
+    assert {entry.digest for entry in plan.values()} == {digest}
