@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ecr_relay import rules
 from ecr_relay.config import Destination
 from ecr_relay.errors import CopyError, Missing
+from ecr_relay.images import Listed
 from ecr_relay.ledger import ProgressRecord
 from ecr_relay.messages import Envelope
-from ecr_relay.plan import Listed, Wanted, difference
+from ecr_relay.plan import Wanted, difference
 from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
 
@@ -117,9 +118,10 @@ class Reconciler:
     def _difference(self, destination: Destination, repository: str, counts: dict[str, int]) -> Iterator[Wanted]:
         there: list[Listed] = []
         with suppress(Missing):  # it will be created by the copier, with the first image
-            there = list(self._relay.destination(destination).images(destination.repository(repository)))
+            pairs = self._relay.destination(destination).images(destination.repository(repository))
+            there = [Listed(*pair) for pair in pairs]
         try:
-            listed = list(self._relay.source.images(repository))
+            listed = [Listed(*pair) for pair in self._relay.source.images(repository)]
         except Missing:
             return  # deleted since the repositories were listed
         counts["images"] += len(listed)
