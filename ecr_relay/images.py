@@ -3,12 +3,15 @@
 import json
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Self
 
 # OCI distribution specification 1.1, "Pulling manifests"; ECR allows 2 to 256 characters.
 _REPOSITORY: Final = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+# OCI distribution specification 1.1, "Referrers Tag Schema"; cosign's specification, "Tag-based Discovery".
+_SUBJECT_TAG: Final = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})(\.(sig|att|sbom))?")
 
 INDEX_MEDIA_TYPES: Final = (
     "application/vnd.oci.image.index.v1+json",
@@ -29,6 +32,42 @@ def children(manifest: str | bytes) -> tuple[str, ...]:
         return tuple(entry["digest"] for entry in listed)
     except (ValueError, AttributeError, KeyError, TypeError):
         return ()
+
+
+def subject(manifest: str | bytes) -> str | None:
+    """The digest that a manifest refers to, as a signature refers to its image; None if it refers to none."""
+    try:
+        found = json.loads(manifest)["subject"]["digest"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) and is_digest(found) else None
+
+
+def subject_of_tag(tag: str) -> str | None:
+    """The digest that a tag is about by its name alone: cosign's `sha256-<hex>.sig`, `.att` and `.sbom`, and
+    `sha256-<hex>`, the index of referrers at a registry without the referrers API. None for any other tag."""
+    found = _SUBJECT_TAG.fullmatch(tag)
+    return f"sha256:{found['hex']}" if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a registry's listing says of an image: one for each tag, or one with tag None for an image without any.
+
+    `subject`: the digest that it refers to, if the listing tells; `pushed_at`: of the digest; `size`: bytes of its
+    layers, as the registry counts. All three only where details were asked for, and the registry has them.
+    """
+
+    tag: str | None
+    digest: str
+    subject: str | None = None
+    pushed_at: datetime | None = None
+    size: int | None = None
+
+    @property
+    def refers_to(self) -> str | None:
+        """The digest that it is about, by its manifest or by its tag's name."""
+        return self.subject or (subject_of_tag(self.tag) if self.tag is not None else None)
 
 
 def is_repository(name: str) -> bool:

@@ -1,29 +1,172 @@
-"""Which images go where. Pure functions of the configuration, the repository and the tag."""
+"""Which images go where, and how. Pure functions of the configuration, the repository and the tag.
 
-from ecr_relay import globs
-from ecr_relay.config import Destination, RelayConfig, Rule
+For an image and a destination, the first rule that selects it says how. What refers to an image (a signature, an SBOM)
+is selected by no key for tags: it goes where its subject goes, if a rule with `referrers` concerns the repository.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+
+from ecr_relay import globs, versions
+from ecr_relay.config import Destination, RelayConfig, Rule, expression, image_list
+from ecr_relay.config.registries import PLACEHOLDER
+from ecr_relay.config.selection import ALL_TAGS
+from ecr_relay.images import Listed, subject_of_tag
+
+Backfill = Mapping[int, Set[str]]
+"""Rule index -> the tags of one repository that its `newest` takes. A rule without `newest` is not in it."""
+
+PUSHED: Final[Backfill] = MappingProxyType({})
+"""What `newest` takes of what is pushed: all."""
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
-def _selects(rule: Rule, repository: str, tag: str | None) -> bool:
-    if not globs.matches(repository, rule.repositories) or globs.matches(repository, rule.exclude_repositories):
-        return False
-    if tag is None:
-        return rule.untagged
-    return globs.matches(tag, rule.tags) and not globs.matches(tag, rule.exclude_tags)
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One destination of an image, and the first rule that selects it there. `index`: of the rule."""
+
+    destination: Destination
+    rule: Rule
+    index: int
+
+
+def selections(
+    config: RelayConfig, repository: str, tag: str | None, backfill: Backfill = PUSHED
+) -> tuple[Selection, ...]:
+    """Where an image goes, in the order of the destinations; none if no rule selects it. `tag` None: it has none.
+
+    A tag that is about another image by its name (`sha256-….sig`) is selected by no rule: `referring` has it.
+    """
+    if tag is not None and subject_of_tag(tag):
+        return ()
+    rules = [
+        (index, rule)
+        for index, rule in enumerate(config.rules)
+        if _selects(rule, repository, tag) and (tag is None or index not in backfill or tag in backfill[index])
+    ]
+    return tuple(_first(config, repository, rules))
 
 
 def destinations(config: RelayConfig, repository: str, tag: str | None) -> tuple[Destination, ...]:
-    """Where an image goes, in the configuration's order; empty if no rule selects it."""
-    wanted: set[str] = set()
-    for rule in config.rules:
-        if _selects(rule, repository, tag):
-            wanted.update(rule.destinations or (destination.name for destination in config.destinations))
-    return tuple(destination for destination in config.destinations if destination.name in wanted)
+    """The destinations of `selections`."""
+    return tuple(selection.destination for selection in selections(config, repository, tag))
+
+
+def referring(config: RelayConfig, repository: str) -> tuple[Selection, ...]:
+    """Where a referrer of this repository may go: wherever its subject is, or goes.
+
+    A rule that copies comes before one that observes, since what is only observed is not there to be referred to.
+    """
+    rules = [
+        (index, rule)
+        for index, rule in enumerate(config.rules)
+        if rule.referrers and _wants_repository(rule, repository)
+    ]
+    return tuple(_first(config, repository, sorted(rules, key=lambda one: one[1].mode != "copy")))
 
 
 def concerns(config: RelayConfig, repository: str) -> bool:
     """Whether any rule may select something in this repository, so that listing it is worth the requests."""
-    return any(
-        globs.matches(repository, rule.repositories) and not globs.matches(repository, rule.exclude_repositories)
-        for rule in config.rules
+    rules = [(index, rule) for index, rule in enumerate(config.rules) if _wants_repository(rule, repository)]
+    return any(True for _ in _first(config, repository, rules))
+
+
+def named(config: RelayConfig) -> tuple[str, ...] | None:
+    """The repositories that the rules name, sorted; None if one of them has a glob, so that the registry is asked."""
+    names: set[str] = set()
+    for rule in config.rules:
+        globbed = tuple(image_list(rule.images)) if rule.images is not None else rule.repositories
+        if not all(globs.is_literal(glob) for glob in globbed):
+            return None
+        names.update(name for name in globbed if _wants_repository(rule, name))
+    return tuple(sorted(names))
+
+
+def backfill(config: RelayConfig, repository: str, listed: Iterable[Listed]) -> Backfill:
+    """What the `newest` of each rule takes of a repository's listing (with details, where it goes by the push)."""
+    images = tuple(listed)
+    return {
+        index: newest(rule, repository, images)
+        for index, rule in enumerate(config.rules)
+        if rule.newest is not None and _wants_repository(rule, repository)
+    }
+
+
+def newest(rule: Rule, repository: str, listed: Iterable[Listed]) -> frozenset[str]:
+    """The tags that a rule takes of a repository's listing: all that it selects, or the `newest` of those.
+
+    Of equal age, those whose names sort last. What has no push date, or is no version, is older than all that has.
+    """
+    images = {one.tag: one for one in listed if one.tag is not None and not subject_of_tag(one.tag)}
+    tags = [tag for tag in images if _selects(rule, repository, tag)]
+    if rule.newest is None:
+        return frozenset(tags)
+    if rule.newest_by == "pushed":
+        tags.sort(key=lambda tag: (images[tag].pushed_at or _LONG_AGO, tag), reverse=True)
+    else:
+        tags.sort(key=_by_version, reverse=True)
+    return frozenset(tags[: rule.newest])
+
+
+def is_ring(destination: Destination, repository: str) -> bool:
+    """Whether a source repository looks as if it came from this destination's own naming, so that copying it again
+    would go on for ever: relays that face each other make `p/p/…`, or `p/q/p/…` if they have two prefixes.
+
+    `p/app` is one at once; `q/p/app` may be somebody's own name, so only the second round is one.
+    """
+    pattern = destination.pattern
+    if pattern == PLACEHOLDER:
+        return False
+    head, _, tail = pattern.partition(PLACEHOLDER)
+    if repository.startswith(head) and repository.endswith(tail) and len(repository) > len(head) + len(tail):
+        return True
+    return all(part in {"", "/"} or f"/{repository}/".count(f"/{part.strip('/')}/") > 1 for part in (head, tail))
+
+
+def _first(config: RelayConfig, repository: str, rules: Iterable[tuple[int, Rule]]) -> Iterator[Selection]:
+    """For each destination the first of `rules` that has it."""
+    ordered = tuple(rules)
+    for destination in config.destinations if ordered else ():
+        if is_ring(destination, repository):
+            continue
+        for index, rule in ordered:
+            if not rule.destinations or destination.name in rule.destinations:
+                yield Selection(destination, rule, index)
+                break
+
+
+def _wants_repository(rule: Rule, repository: str) -> bool:
+    if globs.matches(repository, rule.exclude_repositories):
+        return False
+    if rule.images is not None:
+        return repository in image_list(rule.images)
+    return globs.matches(repository, rule.repositories)
+
+
+def _selects(rule: Rule, repository: str, tag: str | None) -> bool:
+    if not _wants_repository(rule, repository):
+        return False
+    if tag is None:
+        return rule.untagged
+    return (
+        _names(rule, repository, tag)
+        and not globs.matches(tag, rule.exclude_tags)
+        and (rule.tag_regex is None or expression(rule.tag_regex).fullmatch(tag) is not None)
+        and (rule.semver is None or versions.matches(tag, rule.semver))
     )
+
+
+def _names(rule: Rule, repository: str, tag: str) -> bool:
+    if rule.images is not None:
+        tags = image_list(rule.images)[repository]
+        return tags is None or tag in tags
+    return ALL_TAGS in rule.tags or globs.matches(tag, rule.tags)
+
+
+def _by_version(tag: str) -> tuple[object, ...]:
+    found = versions.version(tag)
+    return (found is not None, found.order if found else (), tag)

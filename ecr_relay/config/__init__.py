@@ -25,7 +25,7 @@ from ecr_relay.config.registries import (
     OciSource,
     RegistryLogin,
 )
-from ecr_relay.config.selection import Rule, image_list
+from ecr_relay.config.selection import Rule, expression, image_list
 from ecr_relay.errors import ConfigError
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "RelayConfig",
     "Rule",
     "Source",
+    "expression",
     "image_list",
     "parse",
 ]

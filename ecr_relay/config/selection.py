@@ -3,10 +3,10 @@
 from functools import lru_cache
 from typing import Annotated, Final, Literal, Self
 
-import nodesemver
 import re2
 from pydantic import AfterValidator, Field, model_validator
 
+from ecr_relay import versions
 from ecr_relay.config.base import Glob, Name, Table
 from ecr_relay.images import Reference
 
@@ -14,21 +14,27 @@ ALL_TAGS: Final = "ALL_TAGS"
 _LISTED: Final = "images"
 
 
-def _compiled(pattern: str) -> str:
-    """RE2 needs time in proportion to the tag's length, whatever the pattern: none can run for ever."""
+@lru_cache(maxsize=256)
+def expression(pattern: str) -> "re2._Regexp":
+    """`tag_regex` as RE2 has it, which needs time in proportion to the tag's length, whatever the pattern: none can run
+    for ever. Raises ValueError that says what is wrong with it."""
     options = re2.Options()
     options.log_errors = False
     try:
-        re2.compile(pattern, options)
+        return re2.compile(pattern, options)
     except re2.error as error:
         reason = error.args[0] if error.args else error
         text = reason.decode() if isinstance(reason, bytes) else str(reason)
         raise ValueError(f"{pattern!r} is no RE2 expression: {text} (no backreferences, no lookaround)") from None
+
+
+def _expression(pattern: str) -> str:
+    expression(pattern)
     return pattern
 
 
 def _range(text: str) -> str:
-    if nodesemver.valid_range(text, loose=False) is None:
+    if not versions.is_range(text):
         raise ValueError(f"{text!r} is no semver range; allowed: such as '>=1.2 <2', '^1.4', '1.x || 3.x'")
     return text
 
@@ -80,7 +86,7 @@ class Rule(Table):
         default=("*",), min_length=1, description="names or globs of tags; `ALL_TAGS` is the same as `*`"
     )
     exclude_tags: tuple[Glob, ...] = Field(default=(), description="globs; not these, whatever else matches")
-    tag_regex: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_compiled)] | None = Field(
+    tag_regex: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_expression)] | None = Field(
         default=None, description="RE2 expression that the whole tag must match, such as `v[0-9]+[.][0-9]+`"
     )
     semver: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_range)] | None = Field(

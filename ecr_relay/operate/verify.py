@@ -9,10 +9,11 @@ from pydantic import Field
 from ecr_relay import rules
 from ecr_relay.config import Destination
 from ecr_relay.errors import CopyError, Missing
+from ecr_relay.images import Listed
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.shapes import Shape
 from ecr_relay.operate.sync import Difference
-from ecr_relay.plan import Listed, difference
+from ecr_relay.plan import difference
 
 
 class Unverified(Shape):
@@ -68,7 +69,7 @@ def verify(
 def _selected(deployment: Deployment, destination: Destination, repository: str) -> list[Listed]:
     with suppress(Missing):  # deleted since the repositories were listed
         return [
-            (tag, digest)
+            Listed(tag, digest)
             for tag, digest in deployment.relay.source.images(repository)
             if destination in rules.destinations(deployment.config, repository, tag)
         ]
@@ -80,7 +81,8 @@ def _compare(
 ) -> Iterator[Difference]:
     there: list[Listed] = []
     with suppress(Missing):
-        there = list(deployment.relay.destination(destination).images(destination.repository(repository)))
+        pairs = deployment.relay.destination(destination).images(destination.repository(repository))
+        there = [Listed(*pair) for pair in pairs]
     for wanted in difference(deployment.config, destination, repository, listed, there):
         yield Difference(
             destination=wanted.destination,
