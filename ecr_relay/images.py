@@ -50,6 +50,12 @@ def subject_of_tag(tag: str) -> str | None:
     return f"sha256:{found['hex']}" if found else None
 
 
+def subject_tags(digest: str) -> tuple[str, ...]:
+    """The tags that are about `digest` by their names: the inverse of `subject_of_tag`."""
+    name = digest.replace(":", "-")
+    return (name, f"{name}.sig", f"{name}.att", f"{name}.sbom")
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """What a registry's listing says of an image: one for each tag, or one with tag None for an image without any.

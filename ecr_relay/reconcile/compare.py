@@ -1,6 +1,6 @@
 """One repository at one destination: both listings, and what follows from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -40,7 +40,7 @@ def compare(relay: Relay, place: Place) -> Comparison:
     if isinstance(relay.config.source, OciSource):
         source += _referrers(place, source, there)
     comparison = Comparison(as_of, source, there)
-    wanted = list(difference(relay.config, place.settings, place.source_repository, source, there))
+    wanted = _alone(difference(relay.config, place.settings, place.source_repository, source, there), there)
     evicted = _evicted(relay, place, wanted, there)
     for one in wanted:
         kind = comparison.copies
@@ -50,6 +50,13 @@ def compare(relay: Relay, place: Place) -> Comparison:
             kind = comparison.evicted
         kind.append(one)
     return comparison
+
+
+def _alone(wanted: Iterable[Wanted], there: list[Listed]) -> list[Wanted]:
+    """Without what refers to an image that is to be copied, and will bring it along."""
+    entries, digests = list(wanted), {one.digest for one in there}
+    moving = {one.digest for one in entries if one.mode == "copy" and one.digest not in digests}
+    return [one for one in entries if one.subject not in moving]
 
 
 def leave(relay: Relay, place: Place, evicted: list[Wanted]) -> None:
