@@ -10,10 +10,10 @@ LOCAL := build/ministack/.ready
 SYSTEM := build/.system
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak chaos lint format bench synth image deploy local lock clean
+.PHONY: help demo test soak chaos lint format bench synth synth-forwarder image deploy deploy-forwarder local lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(SYSTEM): scripts/setup-system
 	@mkdir -p build
@@ -62,11 +62,17 @@ bench: $(LOCAL) ## speed, as ratios within one run
 synth: $(READY) ## the template, in build/cdk.out
 	$(BIN)/python -m stack.app --config $(CONFIG) --out build/cdk.out
 
+synth-forwarder: $(READY) ## the template of the forwarder beside a source elsewhere, in build/forwarder.out
+	$(BIN)/python -m stack.app --forwarder --config $(CONFIG)
+
 image: ## the copier's image, by docker or buildah
 	copier_image/build
 
 deploy: $(READY) ## to the AWS account that the environment's credentials are of
 	scripts/deploy $(CONFIG)
+
+deploy-forwarder: $(READY) ## to the source's account, where the relay runs in another account or region
+	scripts/deploy --forwarder $(CONFIG)
 
 local: $(LOCAL) ## the pipeline on this machine, until interrupted
 	@$(BIN)/ecr-relay local up --state .ecr-relay

@@ -1,6 +1,6 @@
 """What lies in the copy queue: EventBridge's events as AWS words them, and our own envelopes. Pure.
 
-parse(body) -> PushEvent    an image was pushed to the source
+parse(body) -> PushEvent    an image has come to the source
             -> Ignored      a well-formed event that asks nothing of us (a delete, a failed push)
             -> Envelope     ours: one image for one destination
             -> Malformed    raised; nobody can act on it
@@ -10,17 +10,36 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from ecr_relay.config import EcrSource
 from ecr_relay.errors import Malformed
 from ecr_relay.images import is_digest, is_repository, is_tag
 
 VERSION: Final = 1
 """Of the envelope. A newer one is refused, not guessed."""
 
-PUSH_DETAIL_TYPES: Final = ("ECR Image Action",)
+PUSH_DETAIL_TYPES: Final = ("ECR Image Action", "ECR Referrer Action", "ECR Artifact Action")
+"""Any of them may tell of a push: which push is which is not documented, but for archiving, where "ECR Referrer Action"
+is a signature's or an SBOM's (https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html)."""
+
+REPLICATION: Final = "ECR Replication Action"
+"""AWS's own replication brought an image there; `region` and `account` are those of where it is now."""
+
+PULL_THROUGH: Final = "ECR Pull Through Cache Action"
+"""A pull through cache fetched an image; it says `sync-status` where the others say `action-type` and `result`."""
+
+KNOWN: Final = (*PUSH_DETAIL_TYPES, REPLICATION, PULL_THROUGH)
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def detail_types(source: EcrSource) -> tuple[str, ...]:
+    """What EventBridge is to hand over of a source: pushes, and what else its configuration asks for."""
+    asked = ((REPLICATION, source.replicas), (PULL_THROUGH, source.pull_through))
+    return (*PUSH_DETAIL_TYPES, *(name for name, wanted in asked if wanted))
 
 
 def _checked(name: str, valid: Callable[[str], bool]) -> AfterValidator:
@@ -59,7 +78,11 @@ class Envelope(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PushEvent:
-    """A successful PUSH. `tag` is None for a child of an index, and for a push by digest."""
+    """An image has come to a registry: by a push, or, as `detail_type` says, by replication or a pull through cache.
+
+    `tag` is None for a child of an index, and for a push by digest. The media types are None where the event has none:
+    they are the manifest's own, and its config's or what it says that it is an artifact of.
+    """
 
     account: str
     region: str
@@ -67,6 +90,9 @@ class PushEvent:
     digest: str
     tag: str | None
     time: datetime
+    detail_type: str = PUSH_DETAIL_TYPES[0]
+    manifest_media_type: str | None = None
+    artifact_media_type: str | None = None
 
     @property
     def source(self) -> str:
@@ -83,23 +109,30 @@ class Ignored:
     reason: str
 
 
-class _Detail(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
-
-    result: str
-    action_type: str = Field(alias="action-type")
-    repository_name: Repository = Field(alias="repository-name")
-    image_digest: Digest = Field(alias="image-digest")
-    image_tag: str | None = Field(default=None, alias="image-tag")
-
-
 class _Event(BaseModel):
     detail_type: str = Field(alias="detail-type")
     source: Literal["aws.ecr"]
     account: Annotated[str, Field(pattern=r"^[0-9]{12}$")]
     region: str
     time: AwareDatetime
-    detail: _Detail
+    detail: dict[str, Any]
+
+
+class _Done(BaseModel):
+    action_type: str = Field(alias="action-type")
+    result: str
+
+
+class _Synced(BaseModel):
+    sync_status: str = Field(alias="sync-status")
+
+
+class _Image(BaseModel):
+    repository_name: Repository = Field(alias="repository-name")
+    image_digest: Digest = Field(alias="image-digest")
+    image_tag: str | None = Field(default=None, alias="image-tag")
+    manifest_media_type: str | None = Field(default=None, alias="manifest-media-type")
+    artifact_media_type: str | None = Field(default=None, alias="artifact-media-type")
 
 
 def parse(body: str) -> PushEvent | Ignored | Envelope:
@@ -120,39 +153,55 @@ def parse(body: str) -> PushEvent | Ignored | Envelope:
 def _envelope(data: dict[str, object]) -> Envelope:
     if data["v"] != VERSION:
         raise Malformed(f"v: {data['v']!r} is an unknown version; this release knows {VERSION}")
-    try:
-        return Envelope.model_validate(data)
-    except ValidationError as error:
-        raise Malformed(_reason(error)) from None
+    return _validated(Envelope, data)
 
 
 def _event(data: dict[str, object]) -> PushEvent | Ignored:
-    if data["detail-type"] not in PUSH_DETAIL_TYPES:
-        known = ", ".join(repr(name) for name in PUSH_DETAIL_TYPES)
+    if data["detail-type"] not in KNOWN:
+        known = ", ".join(repr(name) for name in KNOWN)
         raise Malformed(f"detail-type: {data['detail-type']!r} is unknown; known: {known}")
-    try:
-        event = _Event.model_validate(data)
-    except ValidationError as error:
-        raise Malformed(_reason(error)) from None
-    detail = event.detail
-    if detail.action_type != "PUSH":
-        return Ignored(f"action-{detail.action_type.lower()}")
-    if detail.result != "SUCCESS":
-        return Ignored("push-failed")
-    tag = detail.image_tag or None
+    event = _validated(_Event, data)
+    # Before the image: what failed may name none that is one.
+    if nothing := _asks_nothing(event):
+        return Ignored(nothing)
+    image = _validated(_Image, event.detail, "detail.")
+    tag = image.image_tag or None
     if tag is not None and not is_tag(tag):
         raise Malformed(f"detail.image-tag: {tag!r} is no tag")
     return PushEvent(
         account=event.account,
         region=event.region,
-        repository=detail.repository_name,
-        digest=detail.image_digest,
+        repository=image.repository_name,
+        digest=image.image_digest,
         tag=tag,
         time=event.time.astimezone(UTC),
+        detail_type=event.detail_type,
+        manifest_media_type=image.manifest_media_type,
+        artifact_media_type=image.artifact_media_type,
     )
 
 
-def _reason(error: ValidationError) -> str:
+def _asks_nothing(event: _Event) -> str | None:
+    """Why there is nothing to copy for it, if there is not."""
+    if event.detail_type == PULL_THROUGH:
+        return None if _validated(_Synced, event.detail, "detail.").sync_status == "SUCCESS" else "pull-through-failed"
+    done = _validated(_Done, event.detail, "detail.")
+    if done.action_type != ("REPLICATE" if event.detail_type == REPLICATION else "PUSH"):
+        return f"action-{done.action_type.lower()}"
+    if done.result != "SUCCESS":
+        return "replication-failed" if event.detail_type == REPLICATION else "push-failed"
+    return None
+
+
+def _validated(model: type[_M], data: object, path: str = "") -> _M:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise Malformed(_reason(error, path)) from None
+
+
+def _reason(error: ValidationError, path: str) -> str:
     return "; ".join(
-        f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg'].removeprefix('Value error, ')}" for wrong in error.errors()
+        f"{path}{'.'.join(map(str, wrong['loc']))}: {wrong['msg'].removeprefix('Value error, ')}"
+        for wrong in error.errors()
     )

@@ -67,12 +67,14 @@ def _client(endpoint: str, account: str, region: str, service: Any) -> Any:
     return session.client(service, endpoint_url=endpoint, config=configuration)
 
 
-def synthesize(config: str, log: Path) -> Path:
-    """The cloud assembly for the text of a configuration, with Lambda assets for this machine's interpreter.
+def synthesize(config: str, log: Path, *, forwarder: bool = False) -> Path:
+    """The cloud assembly for the text of a configuration, with Lambda assets for this machine's interpreter; or that of
+    its forwarder.
 
     It is made once for the same configuration and sources, below `build/local`. Raises DeployError.
     """
-    folder = ROOT / "build" / "local" / f"assembly-{_fingerprint(config)}"
+    kind = "forwarder" if forwarder else "assembly"
+    folder = ROOT / "build" / "local" / f"{kind}-{_fingerprint(config)}"
     if folder.is_dir():
         os.utime(folder)
         return folder
@@ -81,13 +83,14 @@ def synthesize(config: str, log: Path) -> Path:
         file, out = Path(scratch) / "relay.toml", Path(scratch) / "cdk.out"
         file.write_text(config, encoding="utf-8")
         command = [sys.executable, "-m", "stack.app", "--config", str(file), "--out", str(out), "--bundle-for", "local"]
+        command += ["--forwarder"] if forwarder else []
         with log.open("ab") as output:
             run = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
         if run.returncode:
             raise DeployError(f"the template could not be synthesized (exit status {run.returncode}); {log} says why")
         with contextlib.suppress(OSError):  # another process was first, with the same
             out.rename(folder)
-    kept = sorted(folder.parent.glob("assembly-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    kept = sorted(folder.parent.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in kept[ASSEMBLIES:]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
@@ -111,8 +114,9 @@ class Assembly:
     folder: Path
     stack_name: str
     template: str
-    template_object: str
-    """`s3://bucket/key`, where CloudFormation reads it: what is passed inline may not be longer than 51,200 bytes."""
+    template_object: str | None
+    """`s3://bucket/key`, where CloudFormation reads it: what is passed inline may not be longer than 51,200 bytes. None
+    for a stack that uploads nothing, which is passed inline."""
     assets: Mapping[str, Any]
 
     @classmethod
@@ -133,7 +137,7 @@ class Assembly:
         template = (folder / stack["properties"]["templateFile"]).read_text(encoding="utf-8")
         properties = stack["properties"]
         return cls(
-            folder, properties.get("stackName", name), template, properties["stackTemplateAssetObjectUrl"], assets
+            folder, properties.get("stackName", name), template, properties.get("stackTemplateAssetObjectUrl"), assets
         )
 
     def resources(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -146,11 +150,14 @@ def deploy(assembly: Assembly, clients: Clients) -> dict[str, str]:
     """Create the stack and return its outputs. Raises DeployError with CloudFormation's own reason."""
     _publish(assembly, clients)
     cloudformation = clients("cloudformation")
-    template = clients.fill(assembly.template_object).removeprefix("s3://")
+    template = {"TemplateBody": assembly.template}
+    if assembly.template_object:
+        path = clients.fill(assembly.template_object).removeprefix("s3://")
+        template = {"TemplateURL": f"{clients.endpoint}/{path}"}
     try:
         cloudformation.create_stack(
+            **template,
             StackName=assembly.stack_name,
-            TemplateURL=f"{clients.endpoint}/{template}",
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"],
             OnFailure="DO_NOTHING",
         )

@@ -23,7 +23,7 @@ from urllib3.exceptions import HTTPError
 from ecr_relay.config import EcrSource, RelayConfig, parse
 from ecr_relay.errors import ConfigError
 from local.deploy import ROOT, Assembly, Clients, DeployError, deploy, synthesize, warm
-from local.servers import LocalError, Place, Proxies, Servers, servers
+from local.servers import LocalError, Proxies, Servers, servers
 
 ENDPOINTS: Final = "endpoints.json"
 LOCK: Final = "lock"
@@ -222,7 +222,8 @@ def _deploy(state: Path, text: str, config: RelayConfig, running: Servers, say: 
         isinstance(config.source, EcrSource)
         and (source := (config.source.account, config.source.region)) != running.home
     ):
-        _forward_events(running.at(source), running.home)
+        say("deploying what forwards it the pushes")
+        deploy(Assembly.read(synthesize(text, logs / "synth.log", forwarder=True)), running.at(source))
     endpoints = Endpoints(
         aws_endpoint_url=clients.endpoint,
         region=clients.region,
@@ -240,15 +241,6 @@ def _deploy(state: Path, text: str, config: RelayConfig, running: Servers, say: 
         log_dir=str(logs),
     )
     return LocalCloud(endpoints, outputs, config, running)
-
-
-def _forward_events(source: Clients, home: Place) -> None:
-    """ECR's events reach the default bus of the registry's own account and region; an operator forwards them, once."""
-    events = source("events")
-    events.put_rule(Name="to-ecr-relay", EventPattern=json.dumps({"source": ["aws.ecr"]}))
-    role = f"arn:aws:iam::{source.account}:role/to-ecr-relay"
-    bus = f"arn:aws:events:{home[1]}:{home[0]}:event-bus/default"
-    events.put_targets(Rule="to-ecr-relay", Targets=[{"Id": "relay", "Arn": bus, "RoleArn": role}])
 
 
 def _write_atomically(path: Path, text: str) -> None:

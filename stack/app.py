@@ -1,6 +1,7 @@
 """The CDK app: one configuration file in, a cloud assembly out. Asks neither AWS nor Docker.
 
     python -m stack.app [--config FILE] [--out DIRECTORY] [--bundle-for lambda|local]
+    python -m stack.app --forwarder [--config FILE] [--out DIRECTORY]
 
 Below the CDK command line (`cdk.json`) the same is said with `-c config=FILE`, `-c bundle-for=local` and `--output`.
 Exit status 0 for a written assembly, 1 for one that could not be built, 2 for a wrong configuration or wrong usage.
@@ -19,6 +20,7 @@ from cdk_nag import AwsSolutionsChecks
 from ecr_relay.config import RelayConfig, parse
 from ecr_relay.errors import ConfigError
 from stack.bundling import ROOT, BundleFor, BundlingError
+from stack.forwarder import ForwarderStack
 from stack.relay_stack import RelayStack
 
 CONFIG_VARIABLE: Final = "ECR_RELAY_CONFIG"
@@ -36,10 +38,16 @@ _FEATURE_FLAGS: Final = {
 }
 
 
-def build(config: RelayConfig, *, out: Path, bundle_for: BundleFor) -> App:
-    """The app, with nothing written yet: `synth()` writes the assembly to `out`, or raises with what cdk-nag found."""
+def build(config: RelayConfig, *, out: Path, bundle_for: BundleFor, forwarder: bool = False) -> App:
+    """The app, with nothing written yet: `synth()` writes the assembly to `out`, or raises with what cdk-nag found.
+
+    One stack: the relay's, or its forwarder's. Raises ConfigError for what cannot be deployed, and BundlingError.
+    """
     app = App(outdir=str(out), context=_FEATURE_FLAGS, analytics_reporting=False, stack_traces=False, auto_synth=False)
-    RelayStack(app, config=config, bundle_for=bundle_for)
+    if forwarder:
+        ForwarderStack(app, config=config)
+    else:
+        RelayStack(app, config=config, bundle_for=bundle_for)
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     return app
 
@@ -49,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parse(arguments)
     try:
         config = _read(chosen.config)
-        app = build(config, out=chosen.out, bundle_for=chosen.bundle_for)
+        app = build(config, out=chosen.out, bundle_for=chosen.bundle_for, forwarder=chosen.forwarder)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -80,8 +88,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--out",
         type=Path,
         metavar="DIRECTORY",
-        default=os.environ.get("CDK_OUTDIR") or ROOT / "build" / "cdk.out",
-        help="default: build/cdk.out",
+        default=os.environ.get("CDK_OUTDIR"),
+        help="default: build/cdk.out, or build/forwarder.out",
+    )
+    parser.add_argument(
+        "--forwarder",
+        action="store_true",
+        help="not the relay, but what forwards it the pushes to a source in another account or region",
     )
     parser.add_argument(
         "--bundle-for",
@@ -89,7 +102,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=context.try_get_context("bundle-for") or "lambda",
         help="the platform for which the functions' dependencies are chosen",
     )
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    chosen.out = chosen.out or ROOT / "build" / ("forwarder.out" if chosen.forwarder else "cdk.out")
+    return chosen
 
 
 def _default_config() -> Path:

@@ -10,7 +10,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from ecr_relay.config import RelayConfig
+from ecr_relay.config import OciSource, RelayConfig
 from ecr_relay.settings import ConsumerSettings, ReconcileSettings
 from stack.alarms import alarm_on_any
 from stack.copier import Copier
@@ -105,7 +105,8 @@ class Consumer(Construct):
 
 
 class Reconcile(Construct):
-    """Lists both sides and enqueues the difference: daily, when an operator asks, and on from where it stopped."""
+    """Lists both sides and enqueues the difference: daily, or as often as a source without events is to be asked; when
+    an operator asks; and on from where it stopped."""
 
     def __init__(
         self,
@@ -143,9 +144,13 @@ class Reconcile(Construct):
         parameter.allow(role)
         allow_registries(role, config, RECONCILE)
 
-        hour, minute = config.deployment.reconcile_at.split(":")
-        daily = events.Schedule.cron(hour=str(int(hour)), minute=str(int(minute)))
-        self._schedule("Daily", daily, "start", "The daily reconcile (UTC)")
+        if isinstance(config.source, OciSource):
+            poll = events.Schedule.rate(Duration.minutes(config.source.poll_minutes))
+            self._schedule("Poll", poll, "start", "The source sends no events, so it is asked")
+        else:
+            hour, minute = config.deployment.reconcile_at.split(":")
+            daily = events.Schedule.cron(hour=str(int(hour)), minute=str(int(minute)))
+            self._schedule("Daily", daily, "start", "The daily reconcile (UTC)")
         self._schedule(
             "Resume", events.Schedule.rate(_RESUME_EVERY), "resume", "Goes on with a reconcile that did not finish"
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ecr_relay import globs
 from ecr_relay.config.registries import PLACEHOLDER, Destination, OciSource
 from ecr_relay.config.selection import Rule, image_list
+from ecr_relay.regions import PARTITION_OF_REGION
 
 if TYPE_CHECKING:
     from ecr_relay.config import RelayConfig
@@ -21,6 +22,7 @@ def check(config: "RelayConfig") -> None:
     """Raises ValueError for the first that is wrong."""
     _names(config)
     _places(config)
+    _home(config)
     for index, destination in enumerate(config.destinations):
         if destination.id == config.source.id:
             _no_ring(config, index, destination)
@@ -60,6 +62,19 @@ def _places(config: "RelayConfig") -> None:
             raise ValueError(
                 f"destinations[{index}].{_key(other)}: {other.name!r} and {one.name!r} would write the same place"
             )
+
+
+def _home(config: "RelayConfig") -> None:
+    """The events of a source reach the relay."""
+    if isinstance(config.source, OciSource):
+        return
+    region = config.home[1]
+    here, there = PARTITION_OF_REGION[region], PARTITION_OF_REGION[config.source.region]
+    if here != there:
+        raise ValueError(
+            f"deployment.region: {region} is in partition {here}, and events of the source do not leave {there}; run "
+            "the relay on the source's side, where it reaches the destination with an access key"
+        )
 
 
 def _no_ring(config: "RelayConfig", index: int, destination: Destination) -> None:

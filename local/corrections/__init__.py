@@ -8,7 +8,7 @@ and the function goes.
     ecr_access.py    where a registry is, and its tokens
     ecr_api.py       the ECR API
     ecr_registry.py  the same registry by the distribution protocol, `/v2/`
-    ecr_events.py    `ECR Image Action`, and its way to a bus in another account or region
+    ecr_events.py    `ECR Image Action`, and its way to a bus in another account or region, by its policy
     ecs.py           RunTask and StopTask
     sqs.py           messages that MiniStack loses between its threads; message move tasks
     functions.py     batching windows, and what Lambda functions write, into files as well

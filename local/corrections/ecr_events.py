@@ -1,4 +1,6 @@
-"""ECR tells EventBridge of every push and delete, and rules forward events; MiniStack does neither."""
+"""ECR tells EventBridge of every push and delete, and rules forward events where a bus lets them in; MiniStack does
+neither, and CloudFormation there knows no policy of a bus.
+"""
 
 import json
 import logging
@@ -8,6 +10,7 @@ from typing import Any
 
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import eventbridge
+from ministack.services.cloudformation import provisioners
 
 log = logging.getLogger("ecr-relay.local")
 
@@ -43,17 +46,49 @@ def _deliver() -> None:
 def to_event_bus(
     target: Any, event: dict[str, Any], rule: dict[str, Any], path: set[str], payload: str | None = None
 ) -> None:
-    """AWS: a rule's target may be a bus of another account or region; the event keeps those that it comes from."""
+    """AWS: a rule's target may be a bus of another region, or of another account that lets this one put events; the
+    event keeps those that it comes from.
+    """
     if (target.account_id, target.region) == (get_account_id(), get_region()):
         _to_event_bus(target, event, rule, path, payload)
         return
     source_rule = eventbridge._rule_key(rule.get("Name"), rule.get("EventBusName", "default"))
     name = target.resource.split("/", 1)[1]
+    account = get_account_id()
     forwarded = {**event, "EventBusName": name, "_DispatchPath": [*path, source_rule]}
     with request_scope(target.account_id, target.region):
-        eventbridge._dispatch_event(forwarded)
+        if target.account_id == account or _lets_in(name, account):
+            eventbridge._dispatch_event(forwarded)
+        else:
+            log.warning("the bus %s of %s does not let account %s in", name, target.account_id, account)
+
+
+def _lets_in(bus: str, account: str) -> bool:
+    """Whether the policy of a bus of the current account and region has a statement for `account`."""
+    policy = eventbridge._event_bus_policies.get(bus) or {"Statement": []}
+    return any(
+        statement["Action"] == "events:PutEvents" and account in str(statement["Principal"])
+        for statement in policy["Statement"]
+    )
+
+
+def _create_policy(_: str, properties: dict[str, Any], __: str) -> tuple[str, dict[str, Any]]:
+    """AWS: `Statement` is one of the bus's policy, by its id."""
+    told = {**properties["Statement"], "StatementId": properties["StatementId"]}
+    eventbridge._put_permission(told | {"EventBusName": properties.get("EventBusName", "default")})
+    return properties["StatementId"], {}
+
+
+def _delete_policy(statement: str, properties: dict[str, Any]) -> None:
+    eventbridge._remove_permission(
+        {"StatementId": statement, "EventBusName": properties.get("EventBusName", "default")}
+    )
 
 
 def apply() -> None:
+    provisioners._RESOURCE_HANDLERS["AWS::Events::EventBusPolicy"] = {
+        "create": _create_policy,
+        "delete": _delete_policy,
+    }
     eventbridge._dispatch_to_event_bus = to_event_bus
     threading.Thread(target=_deliver, daemon=True, name="ecr-events").start()

@@ -46,6 +46,55 @@ def existing(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     return synthesize(BASE + deployment, tmp_path_factory.mktemp("existing"))
 
 
+FAR = """
+[source]
+account = "444455556666"
+region = "us-west-2"
+replicas = true
+pull_through = true
+[[destinations]]
+name = "europe"
+account = "111122223333"
+region = "eu-west-1"
+[deployment]
+account = "111122223333"
+region = "us-east-1"
+"""
+"""A relay in another account and region than its source."""
+
+
+@pytest.fixture(scope="session")
+def far(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """The relay of FAR."""
+    return synthesize(FAR, tmp_path_factory.mktemp("far"))
+
+
+@pytest.fixture(scope="session")
+def forwarder(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """What forwards it the pushes."""
+    return synthesize(FAR, tmp_path_factory.mktemp("forwarder"), forwarder=True)
+
+
+@pytest.fixture(scope="session")
+def oci(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """From a registry that is not ECR, with a login and a proxy."""
+    toml = """
+    [source]
+    type = "oci"
+    host = "quay.io"
+    poll_minutes = 15
+    credentials = { secret_arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:quay-AbCdEf" }
+    [[destinations]]
+    name = "europe"
+    account = "111122223333"
+    region = "eu-west-1"
+    target = "quay/{repository}"
+    [[rules]]
+    repositories = ["team/app"]
+    """
+    return synthesize(toml, tmp_path_factory.mktemp("oci"))
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "cdk.out"

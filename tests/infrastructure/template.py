@@ -58,9 +58,9 @@ class Synthesized:
         return self.out / f"asset.{function['Code']['S3Key'].removesuffix('.zip')}"
 
 
-def synthesize(toml: str, out: Path, bundle_for: BundleFor = "local") -> Synthesized:
+def synthesize(toml: str, out: Path, bundle_for: BundleFor = "local", *, forwarder: bool = False) -> Synthesized:
     """Raises what the app raises: ConfigError, BundlingError, and RuntimeError for what cdk-nag found."""
-    build(parse(toml), out=out, bundle_for=bundle_for).synth()
+    build(parse(toml), out=out, bundle_for=bundle_for, forwarder=forwarder).synth()
     return Synthesized(out)
 
 

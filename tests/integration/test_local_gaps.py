@@ -91,15 +91,32 @@ def put_image_is_an_event(cloud: Servers) -> list[str]:
 
 
 @case(CASES, [SOURCE])
-def a_rule_forwards_to_another_accounts_bus(cloud: Servers) -> list[tuple[str, str]]:
+def a_rule_forwards_to_another_accounts_bus_if_that_lets_it(cloud: Servers) -> list[tuple[str, str]]:
     other = ("444455556666", "eu-north-1")
     queue = clouds.event_queue(cloud, other)
+    cloud.at(other)("events").put_permission(
+        StatementId="source", Action="events:PutEvents", Principal=cloud.clients.account
+    )
+    # To the one that was asked for nothing it does not.
+    closed = ("444455556666", "eu-south-1")
+    refused = clouds.event_queue(cloud, closed)
     events = cloud.clients("events")
     events.put_rule(Name="forward", EventPattern=json.dumps({"source": ["aws.ecr"]}))
-    bus = f"arn:aws:events:{other[1]}:{other[0]}:event-bus/default"
-    events.put_targets(Rule="forward", Targets=[{"Id": "bus", "Arn": bus, "RoleArn": "arn:aws:iam::1:role/any"}])
+    events.put_targets(
+        Rule="forward",
+        Targets=[
+            {
+                "Id": region,
+                "Arn": f"arn:aws:events:{region}:{account}:event-bus/default",
+                "RoleArn": "arn:aws:iam::1:role/any",
+            }
+            for account, region in (closed, other)
+        ],
+    )
     pushed(cloud, "forwarded", "1")
     found = clouds.receive(cloud, queue, 1, place=other)
+    sqs = cloud.at(closed)("sqs")
+    found += sqs.receive_message(QueueUrl=refused).get("Messages", [])
     return [(event["account"], event["region"]) for event in found]
 
 

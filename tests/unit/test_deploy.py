@@ -107,6 +107,29 @@ def test_all_is_there(machine: Machine, script: str, aws: tuple[str, type[Aws]])
     assert cdk.endswith(" deploy --app build/cdk.out --require-approval never")
 
 
+def test_a_source_that_is_no_ecr(machine: Machine, script: str, aws: tuple[str, type[Aws]]) -> None:
+    """The relay runs where its first destination is, unless it is said otherwise."""
+    toml = CONFIG.replace('account = "111122223333"\nregion = "us-east-1"', 'type = "oci"\nhost = "quay.io"')
+    (machine.home / "tree" / "relay.toml").write_text(toml + '[[rules]]\nrepositories = ["team/app"]\n')
+    done = machine.run(script, **environment(aws[0]))
+    assert done.stdout == "deploying stack ecr-relay to account 111122223333, eu-west-1\n", done.stderr
+
+
+def test_the_forwarder_goes_to_the_source_and_needs_no_engine(
+    machine: Machine, script: str, aws: tuple[str, type[Aws]]
+) -> None:
+    elsewhere = '[deployment]\naccount = "444455556666"\nregion = "us-west-2"\n'
+    (machine.home / "tree" / "relay.toml").write_text(CONFIG + elsewhere)
+    (machine.bin / "docker").unlink()
+    aws[1].bootstrapped = False
+    done = machine.run(script, "--forwarder", "relay.toml", "--require-approval", "never", **environment(aws[0]))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "deploying stack ecr-relay-forwarder to account 111122223333, us-east-1\n"
+    synth, cdk = machine.called
+    assert synth == "synth -m stack.app --forwarder --config relay.toml --out build/forwarder.out"
+    assert cdk.endswith(" deploy --app build/forwarder.out --require-approval never")
+
+
 def test_relay_toml_is_the_default(machine: Machine, script: str, aws: tuple[str, type[Aws]]) -> None:
     assert machine.run(script, **environment(aws[0])).returncode == 0
 
