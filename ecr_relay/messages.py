@@ -21,6 +21,9 @@ from ecr_relay.images import is_digest, is_repository, is_tag
 VERSION: Final = 1
 """Of the envelope. A newer one is refused, not guessed."""
 
+DEFERRED_MS: Final = 60_000
+"""SQS has a deferred message within this time: all tries of a SendMessage, and two clocks that are not the same."""
+
 PUSH_DETAIL_TYPES: Final = ("ECR Image Action", "ECR Referrer Action", "ECR Artifact Action")
 """Any of them may tell of a push: which push is which is not documented, but for archiving, where "ECR Referrer Action"
 is a signature's or an SBOM's (https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html)."""
@@ -71,6 +74,14 @@ class Envelope(BaseModel):
     digest: Digest
     as_of: int | None = Field(default=None, description="ms since the epoch: the ledger is believed only after it")
     first_seen: int = Field(description="ms since the epoch: when the event happened; deferring keeps it")
+    deferred_at: int | None = Field(default=None, description="ms since the epoch: when we last sent it anew, to wait")
+
+    def deferred(self, now: int) -> "Envelope":
+        return self.model_copy(update={"deferred_at": now})
+
+    def redriven(self, sent_at: int) -> bool:
+        """Whether SQS was sent it, at `sent_at`, by another than one of us that lets it wait."""
+        return self.deferred_at is None or sent_at - self.deferred_at > DEFERRED_MS
 
     def body(self) -> str:
         return self.model_dump_json(exclude_none=True)

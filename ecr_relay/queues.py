@@ -54,7 +54,7 @@ class CopyQueue:
         """Send it again, to be seen after a wait; the wait in seconds. What called this then succeeds."""
         delay = wait_seconds(envelope.lane, (now - envelope.first_seen) / 1000)
         self._client.send_message(
-            QueueUrl=self.url, MessageBody=envelope.body(), DelaySeconds=delay, **_group(envelope.lane)
+            QueueUrl=self.url, MessageBody=envelope.deferred(now).body(), DelaySeconds=delay, **_group(envelope.lane)
         )
         return delay
 

@@ -192,7 +192,7 @@ def _facts(delivery: Delivery, envelope: Envelope | None) -> dict[str, object]:
                 return facts | {"repository": message.repository, "tag": message.tag, "digest": message.digest}
             envelope = message if isinstance(message, Envelope) else None
     if envelope is not None:
-        facts |= envelope.model_dump(exclude={"v", "source"}, exclude_none=True)
+        facts |= envelope.model_dump(exclude={"v", "source", "deferred_at"}, exclude_none=True)
     return facts
 
 

@@ -251,6 +251,8 @@ class Decider:
             return Fail(record.error or "given up")
         if record.rests_until > self._ledger.clock():
             return Wait(envelope, f"interrupted {record.interruptions} times in a row: {record.error}")
+        if envelope.redriven(delivery.sent_at):
+            record = record.for_message(delivery.sent_at)
         return Copy(delivery, envelope, destination, self._relay.config.max_tasks(destination), record, seen_at)
 
 

@@ -11,7 +11,8 @@
                     fail, |  |
       interrupt (m >= 10) v  |
                  failed (n < 3)
-                 exhausted (n = 3, or permanent): a claim for a message sent after `failed_at` starts over at 1
+                 exhausted (n = 3, or permanent)     a claim for a message sent after `failed_at`, by another than
+                                                     us, starts over at n = 1, m = 0
 
 An attempt is a claim; `attempts` (n) counts them. `interruptions` (m) are counted apart: a host that vanished says
 nothing about the image, until it has happened so often that the image may be what kills its copier. What is copied, or
@@ -27,7 +28,7 @@ from boto3.dynamodb.conditions import Attr
 from botocore.exceptions import ClientError
 
 from ecr_relay.errors import CopyError, Permanent
-from ecr_relay.ledger.table import Clock, Item, Target, condition_failed, read
+from ecr_relay.ledger.table import SKEW_MS, Clock, Item, Target, condition_failed, read
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import Table
@@ -76,11 +77,20 @@ class DigestRecord:
 
     def believed(self, as_of: int | None) -> bool:
         """Whether it counts as copied for one who listed the destination at `as_of`."""
-        return self.status == "copied" and (as_of is None or (self.verified_at or 0) > as_of)
+        return self.status == "copied" and (as_of is None or (self.verified_at or 0) > as_of + SKEW_MS)
 
     def given_up(self, sent_at: int) -> bool:
         """Whether a message sent at `sent_at` must launch nothing more; a later one starts over."""
         return self.status == "exhausted" and sent_at <= (self.failed_at or 0)
+
+    def for_message(self, sent_at: int) -> "DigestRecord":
+        """As a message finds it that was sent at `sent_at`, and not to wait: one sent after a failure starts over.
+
+        So a redrive has fresh attempts, also when SQS gave the message up before the image was: consumers that die use
+        up receives, and no attempts.
+        """
+        after = self.failed_at is not None and sent_at > self.failed_at + SKEW_MS
+        return replace(self, attempts=0, interruptions=0) if self.status == "failed" and after else self
 
     @property
     def rests_until(self) -> int:

@@ -18,6 +18,8 @@ Item = dict[str, Any]
 Clock = Callable[[], int]
 
 STATE_INDEX = "by-state"
+SKEW_MS = 5_000
+"""How far the clocks of two processes may be apart; AWS keeps its own within milliseconds."""
 
 
 def now_ms() -> int:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from boto3.dynamodb.conditions import Attr
 from botocore.exceptions import ClientError
 
-from ecr_relay.ledger.table import Clock, Item, Target, condition_failed, read, update
+from ecr_relay.ledger.table import SKEW_MS, Clock, Item, Target, condition_failed, read, update
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import Table
@@ -52,7 +52,7 @@ class TagRecord:
             and self.digest is not None
             and digest in (None, self.digest)
             and self.verified_at is not None
-            and (as_of is None or self.verified_at > as_of)
+            and (as_of is None or self.verified_at > as_of + SKEW_MS)
         )
 
     def settled_since(self, seen_at: int) -> bool:

@@ -29,11 +29,6 @@ def main() -> int:
     parser.add_argument("--broken", type=int, default=5, help="images of which a layer is deleted at the source")
     parser.add_argument("--visibility", type=int, default=90, help="of the copy queue, in s; 360 in the template")
     parser.add_argument("--harshness", type=float, default=1.0, help="multiplies what goes wrong between the storms")
-    parser.add_argument(
-        "--merciless",
-        action="store_true",
-        help="kill tasks at an image's last attempt, too: whole images become dead letters, and must come by a redrive",
-    )
     parser.add_argument("--verbose", action="store_true", help="say each push and move")
     parser.add_argument("--keep", action="store_true", help="keep logs and images of a good run, too")
     options = parser.parse_args()
@@ -57,10 +52,10 @@ def main() -> int:
         signal.signal(number, interrupt)
     again = f"python -m tests.chaos --seed {options.seed} --images {options.images} --moves {options.moves}"
     again += f" --minutes {options.minutes:g} --broken {options.broken} --visibility {options.visibility}"
-    again += f" --harshness {options.harshness:g}{' --merciless' if options.merciless else ''}"
+    again += f" --harshness {options.harshness:g}"
     good = False
     try:
-        result = Chaos(planned, folder, options.visibility, options.harshness, options.merciless, options.verbose).run()
+        result = Chaos(planned, folder, options.visibility, options.harshness, options.verbose).run()
         print("\n" + table(result), flush=True)
         for line in result.wrong:
             print(f"WRONG  {line}", file=sys.stderr)

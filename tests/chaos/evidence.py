@@ -169,7 +169,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """Why a message of a whole image is a dead letter: what was done to it, or to its digest, by us."""
+    """What was done by us to a whole image, or to a message of it, that is a dead letter all the same."""
 
     failures: int
     """Attempts at its digest that failed, by the copiers' logs."""
@@ -179,10 +179,6 @@ class Grounds:
     """Deliveries that the consumer failed for a reason of its own, such as a ledger out of reach."""
     unanswered: int
     """Deliveries of which nobody says anything, at most as many as consumers were killed meanwhile."""
-
-    @property
-    def enough(self) -> bool:
-        return self.failures + self.tasks_killed + self.refusals + self.unanswered >= 3
 
 
 def grounds(
@@ -223,6 +219,14 @@ def _of_the_copy(logs: Logs, failed: Line) -> bool:
         for lines in logs.tasks.values()
         for line in lines
     )
+
+
+def interruptions(logs: Logs) -> str:
+    """How many images lost their task, and how often one did in a row."""
+    lines = [line for line in logs.consumer if line["message"] == "given up" and line["how"] == "interrupted"]
+    images = {(line["repository"], line["digest"]) for line in lines}
+    most = max((line["interruptions"] for line in lines), default=0)
+    return f"{len(lines)} of {len(images)} images, at most {most} in a row"
 
 
 def exceptions(logs: Logs) -> Counter[str]:

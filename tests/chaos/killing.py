@@ -72,7 +72,7 @@ class Processes:
 
 
 class Killer:
-    """Carries out the plan's kills when they are due, until `stop`. `spared` says of a task that it is to live."""
+    """Carries out the plan's kills when they are due, until `stop`."""
 
     def __init__(
         self,
@@ -80,7 +80,6 @@ class Killer:
         kills: Sequence[Kill],
         log: Path,
         say: Callable[[str, str], None],
-        spared: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.done: list[Killed] = []
         self._processes = processes
@@ -88,7 +87,6 @@ class Killer:
         self._traps = [kill for kill in kills if kill.call is not None]
         self._log = log
         self._say = say
-        self._spared = spared
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._last: dict[Victim, float] = {}
@@ -116,7 +114,7 @@ class Killer:
         for kill in self._timed:
             if self._over.wait(max(0.0, (self._began or 0) + kill.at - time.time())):
                 return
-            while self._too_soon(kill.victim) or not (alive := self._candidates(kill.victim)):
+            while self._too_soon(kill.victim) or not (alive := self._processes.victims(kill.victim)):
                 if self._over.wait(_PATIENCE_S):
                     return
             pid = list(alive)[int(kill.pick * len(alive))]
@@ -133,16 +131,10 @@ class Killer:
                 due = kill.at <= now and not self._too_soon(kill.victim)
                 if due and kill.call == call and kill.answered == answered:
                     caller = self._processes.caller(kill.victim, request.port)
-                    if caller is not None and not (kill.victim == "copier" and self._spared(caller[1])):
+                    if caller is not None:
                         self._traps.remove(kill)
                         return self._end(kill, *caller)
         return False
-
-    def _candidates(self, victim: Victim) -> dict[int, str]:
-        alive = self._processes.victims(victim)
-        if victim == "consumer":
-            return alive
-        return {pid: name for pid, name in alive.items() if not self._spared(name)}
 
     def _too_soon(self, victim: Victim) -> bool:
         return time.time() - self._last.get(victim, 0.0) < APART_S[victim]

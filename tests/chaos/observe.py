@@ -13,7 +13,6 @@ import boto3
 import urllib3
 
 from ecr_relay.ledger import DigestRecord, Ledger, Run, Slot, Target
-from ecr_relay.ledger.digests import ATTEMPTS
 from local import images
 from local.deploy import ROOT, Clients
 from local.up import LocalCloud
@@ -206,13 +205,6 @@ class Observer:
         return answer.data if answer.status == 200 else None
 
     # Ledger and operator
-
-    def at_its_last(self, task: str) -> bool:
-        """Whether one of the task's digests is at its last attempt, so that killing it would make dead letters."""
-        answer = self.cloud.clients("ecs").describe_tasks(cluster=self.cloud.endpoints.cluster, tasks=[task])
-        runs = {found["startedBy"] for found in answer["tasks"]}
-        jobs = [job for of_run in self.jobs(runs).values() for job in of_run]
-        return any(self.record(*job).attempts >= ATTEMPTS for job in jobs)
 
     def record(self, repository: str, digest: str) -> DigestRecord:
         return self.ledger.digests.get(Target(self.cloud.config.source.id, self.destination.name, repository), digest)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from ecr_relay.ledger.digests import INTERRUPTIONS
 from local.servers import Proxies
 from local.up import LocalCloud, local_cloud
 from tests.chaos import evidence, load
@@ -76,14 +77,11 @@ class _Mischief:
 class Chaos:
     """`folder` is new; it gets `state` (logs included), `images`, `faults.jsonl` and `kills.jsonl`."""
 
-    def __init__(
-        self, plan: Plan, folder: Path, visibility: int, harshness: float, merciless: bool, verbose: bool
-    ) -> None:
+    def __init__(self, plan: Plan, folder: Path, visibility: int, harshness: float, verbose: bool) -> None:
         self.plan = plan
         self.folder = folder
         self.visibility = visibility
         self.harshness = harshness
-        self.merciless = merciless
         self.verbose = verbose
         self.state = folder / "state"
         self.began = time.monotonic()
@@ -111,13 +109,7 @@ class Chaos:
         with contextlib.closing(faults), self._cloud(config, faults) as (cloud, mischiefs):
             self._tell_visibility(cloud)
             observer = Observer(cloud)
-            killer = Killer(
-                self._processes(cloud),
-                self.plan.kills,
-                self.folder / "kills.jsonl",
-                self.say,
-                (lambda _: False) if self.merciless else observer.at_its_last,
-            )
+            killer = Killer(self._processes(cloud), self.plan.kills, self.folder / "kills.jsonl", self.say)
             for mischief in mischiefs:
                 mischief.killer = killer
             loading = load.Load(self.plan, made, cloud.endpoints.source_registry, cloud.clients("ecr"), self.say)
@@ -232,7 +224,7 @@ class Chaos:
     def _check_equal(
         self, observer: Observer, loading: load.Load, logs: Logs, letters: list[dict[str, Any]], killer: Killer
     ) -> None:
-        """Every tag is equal, or is excused by a dead letter that has its grounds."""
+        """Every tag is equal; a dead letter of a whole image excuses nothing unless tasks died of the image."""
         wrong = self.result.wrong
         broken = {(image.repository, image.tag) for image in self.plan.broken}
         tasks = observer.tasks()
@@ -249,8 +241,8 @@ class Chaos:
             changes = history.get((letter["repository"], letter["tag"]), [])
             digests = {letter["digest"], *(change.digest for change in changes)}
             found: Grounds = evidence.grounds(logs, letter, digests, killed_jobs, kills)
-            if letter["kind"] == "malformed" or not found.enough:
-                wrong.append(f"dead letter of a whole image, without three faults: {name}: {found}; {letter}")
+            if letter["kind"] == "malformed" or found.tasks_killed < INTERRUPTIONS:
+                wrong.append(f"dead letter of a whole image: {name}: {found}; {letter}")
             else:
                 excused.add((letter["repository"], letter["tag"]))
                 self.result.justified.append(f"{letter['repository']}: {found}; {letter['error'] or letter['reason']}")
@@ -293,6 +285,7 @@ class Chaos:
         wrong += [f"two tasks at one digest: {line}" for line in evidence.overlaps(copies)]
         wrong += [f"copied again: {line}" for line in evidence.copied_again(logs)]
         figures["copies"] = str(sum(line["message"] == "copied" for lines in logs.tasks.values() for line in lines))
+        figures["interruptions"] = evidence.interruptions(logs)
         for text, count in evidence.exceptions(logs).items():
             self.result.exceptions.append(f"{count} times {text}")
         strange = [line for line in logs.strange if "Traceback" in line or "Error" in line]

@@ -262,7 +262,7 @@ def failed(reason: str, attempt: int | None = 1) -> dict[str, Any]:
     return at(3, "failed", message_id="m", reason=reason, attempt=attempt)
 
 
-def test_a_dead_letter_has_its_grounds_only_with_three_faults() -> None:
+def test_what_was_done_to_the_image_of_a_dead_letter() -> None:
     copy = at(2, "copy failed", repository="r", digest="d", error="503")
     other = at(2, "copy failed", repository="r", digest="e", error="500")
     logs = Logs(
@@ -270,11 +270,19 @@ def test_a_dead_letter_has_its_grounds_only_with_three_faults() -> None:
     )
     found = evidence.grounds(logs, LETTER, ["d"], [], [])
     assert (found.failures, found.refusals, found.unanswered) == (2, 0, 0)
-    assert not found.enough
-    assert evidence.grounds(logs, LETTER, ["d"], [[("r", "d")]], []).enough, "a task that was killed is a third"
+    assert evidence.grounds(logs, LETTER, ["d"], [[("r", "d")], [("r", "e")]], []).tasks_killed == 1
 
 
 def test_a_delivery_that_nobody_answered_needs_a_consumer_that_was_killed() -> None:
     logs = Logs({}, [failed("ClientError: out of reach"), failed("ClientError: out of reach")], [])
-    assert not evidence.grounds(logs, LETTER, ["d"], [], [BASE - 10]).enough, "killed before the message was sent"
-    assert evidence.grounds(logs, LETTER, ["d"], [], [BASE + 10]).enough
+    assert evidence.grounds(logs, LETTER, ["d"], [], [BASE - 10]).unanswered == 0, "killed before it was sent"
+    assert evidence.grounds(logs, LETTER, ["d"], [], [BASE + 10]).unanswered == 1
+
+
+def test_interruptions_are_counted_by_image() -> None:
+    def given_up(digest: str, how: str, count: int) -> dict[str, Any]:
+        return at(1, "given up", repository="r", digest=digest, how=how, interruptions=count)
+
+    lines = [given_up("d", "interrupted", 1), given_up("d", "interrupted", 2), given_up("e", "interrupted", 1)]
+    logs = Logs({}, [*lines, given_up("f", "released", 0)], [])
+    assert evidence.interruptions(logs) == "3 of 2 images, at most 2 in a row"

@@ -205,13 +205,15 @@ def test_a_lost_layer_is_three_attempts_and_a_dead_letter_while_its_neighbours_a
     assert relay.manifest(relay.west, f"{broken}:1.0") is None
 
 
-def test_a_copier_that_is_killed_in_the_middle_costs_one_attempt(relay: Relay) -> None:
+def test_a_copier_that_is_killed_in_the_middle_costs_no_attempt(relay: Relay) -> None:
     size = 60_000_000
     made = images.single(relay.folder / "big", uuid.uuid4().hex, (size, size, 1000))
     repository = relay.name()
     relay.push(made, f"{repository}:1.0")
     copier = find_process(relay, f"{made.digest}")
     os.kill(parent_of(copier), signal.SIGKILL)
+    relay.until(lambda: relay.record(repository, made.digest).interruptions == 1, 30, "an interruption")
+    assert relay.record(repository, made.digest).attempts == 0
     relay.arrives(f"{repository}:1.0", made.manifest, 90)
     relay.until(lambda: relay.record(repository, made.digest).status == "copied", 10, "the ledger")
 

@@ -21,7 +21,7 @@ class FakeQueue:
         return len(new)
 
     def defer(self, envelope: Envelope, now: int) -> int:
-        self.deferred.append(envelope)
+        self.deferred.append(envelope.deferred(now))
         return wait_seconds(envelope.lane, (now - envelope.first_seen) / 1000)
 
     def repeat(self, body: str) -> int:

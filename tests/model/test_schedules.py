@@ -7,6 +7,7 @@ import pytest
 
 from ecr_relay.errors import RegistryDown, Transient
 from ecr_relay.ledger import DigestRecord, Target
+from ecr_relay.ledger.digests import ATTEMPTS, INTERRUPTIONS
 from ecr_relay.ledger.slots import RECONCILE_SLOTS, SLOTS
 from tests.model.world import Interruption, World
 
@@ -108,6 +109,19 @@ def test_2_a_backfill_fills_its_slots_and_a_push_and_a_skip_arrive(world: World)
 def test_3_an_image_deleted_at_the_destination_is_copied_again_by_the_reconcile(world: World) -> None:
     digest = world.push("a/one", "latest", "x")
     world.settle()
+    world.west.delete("a/one", digest)
+    world.reconcile()
+    world.settle()
+    assert tags(world) == {"latest": digest}
+
+
+@pytest.mark.parametrize(("consumer_ms", "copier_ms"), [(0, 3000), (-3000, 0), (-2000, 2000)])
+def test_3_a_copiers_clock_that_is_ahead_keeps_nothing_from_being_healed(consumer_ms: int, copier_ms: int) -> None:
+    """Copied, deleted, listed, all within the difference of the clocks: to the ledger it was verified after that."""
+    world = World(consumer_ms, copier_ms)
+    digest = world.push("a/one", "latest", "x")
+    world.deliver(10, seconds=0)
+    world.run_task(0)
     world.west.delete("a/one", digest)
     world.reconcile()
     world.settle()
@@ -236,6 +250,41 @@ def test_8_three_failures_a_dead_letter_the_image_mended_a_redrive(world: World)
     world.settle()
     assert tags(world) == {"latest": digest}
     assert len(world.queue.dead) == 1
+
+
+def killed(world: World, times: int) -> int:
+    """Whoever copies is killed, `times` times; how often it was."""
+    kills = 0
+
+    def kill() -> None:
+        nonlocal kills
+        while world.waiting_tasks() and kills < times:
+            world.kill(world.begin_to_last())
+            kills += 1
+
+    for _ in range(20):
+        go_on(world, 600, kill)
+    return kills
+
+
+@pytest.mark.parametrize("times", [1, ATTEMPTS, INTERRUPTIONS - 1])
+def test_an_image_whose_copiers_are_killed_arrives_when_they_no_longer_are(world: World, times: int) -> None:
+    digest = world.push("a/one", "latest", "x")
+    assert killed(world, times) == times
+    world.settle()
+    assert tags(world) == {"latest": digest}
+    assert world.queue.dead == []
+
+
+def test_an_image_that_kills_its_copiers_is_a_dead_letter_in_the_end(world: World) -> None:
+    digest = world.push("a/one", "latest", "x")
+    assert killed(world, 100) == INTERRUPTIONS + ATTEMPTS - 1
+    (dead,) = world.queue.dead
+    assert record(world, "a/one", digest).status == "exhausted"
+    assert not world.queue.messages
+    world.queue.put(dead.body)
+    world.settle()
+    assert tags(world) == {"latest": digest}
 
 
 def test_9_the_destination_is_out_of_order_for_an_hour(world: World) -> None:

@@ -17,6 +17,7 @@ from ecr_relay.consume.reap import Reaper
 from ecr_relay.copy import Copier
 from ecr_relay.errors import Transient
 from ecr_relay.ledger import Job, Ledger, Run, Slot, slots
+from ecr_relay.ledger.digests import INTERRUPTIONS
 from ecr_relay.messages import Envelope
 from ecr_relay.queues import wait_seconds
 from ecr_relay.reconcile import Reconciler, Request
@@ -36,6 +37,8 @@ CONFIG = RelayConfig.model_validate_json(
         }
     )
 )
+PUT_IMAGE_PER_SECOND = 0.2
+"""Under quota pressure: a put takes five seconds' worth, and a few of them make the next wait in vain."""
 FUNCTION_S, VISIBILITY_S, SUPERVISE_S, RECEIVES = 300, 360, 240, 3
 
 
@@ -59,6 +62,7 @@ class Frame:
     interruption: Interruption | None
     deadline: int | None = None
     task: str | None = None
+    """The run that it is the task of; None for a function."""
     calls: int = 0
     slot: Slot | None = None
     holder: str = ""
@@ -113,7 +117,7 @@ class ModelQueue:
     def defer(self, envelope: Envelope, now: int) -> int:
         self._world.on_call("SendMessage")
         delay = wait_seconds(envelope.lane, (now - envelope.first_seen) / 1000)
-        self.put(envelope.body(), delay)
+        self.put(envelope.deferred(now).body(), delay)
         return delay
 
     def repeat(self, body: str) -> int:
@@ -155,14 +159,20 @@ class ModelTasks(FakeTasks):
 
 
 class World:
-    def __init__(self) -> None:
+    """`consumer_ms` and `copier_ms`: how far their clocks are ahead of SQS's. `scarce`: PutImage has little quota."""
+
+    def __init__(self, consumer_ms: int = 0, copier_ms: int = 0, *, scarce: bool = False) -> None:
         self.now = 1_800_000_000_000
+        self._ahead_ms = {"consumer": consumer_ms, "copier": copier_ms}
         self._numbers = 0
         self._frames: list[Frame] = []
         self.table = FakeTable()
         self.table.hook = self.on_call
         self.ledger = Ledger(self.table, self.clock, self.tick)  # type: ignore[arg-type]
-        self.relay = Relay(CONFIG, self.ledger)
+        (west,) = CONFIG.destinations
+        if scarce:
+            west = west.model_copy(update={"put_image_per_second": PUT_IMAGE_PER_SECOND})
+        self.relay = Relay(CONFIG.model_copy(update={"destinations": (west,)}), self.ledger)
         self.source = ModelRegistry(self, "source.test")
         self.west = ModelRegistry(self, "west.test")
         self.relay.source = self.source
@@ -180,13 +190,19 @@ class World:
         """Copies that last: their processes live, by run."""
         self.calls = 0
         self.faults = 0
-        """Processes that died, calls that were refused. Waiting, racing and lost answers are none."""
+        """What uses up an attempt or a receive: functions that died, calls of theirs or of a registry that were
+        refused, tasks that could not be started. Waiting, racing and lost answers are none."""
+        self.kills = 0
+        """Tasks that ended and left no outcome: that is no attempt."""
 
     # Time
 
     def clock(self) -> int:
+        """Of whoever is at work now."""
         self.now += 1
-        return self.now
+        if not self._frames:
+            return self.now
+        return self.now + self._ahead_ms["copier" if self._frames[-1].task else "consumer"]
 
     def number(self) -> int:
         self._numbers += 1
@@ -203,9 +219,18 @@ class World:
                 self.now += int(step * 1000)
                 for frame in (*frames, *lasting):
                     if frame.slot is not None and not frame.frozen and not self._stopped(frame):
-                        frame.slot = self.ledger.slots.renew(frame.slot, frame.holder)
+                        self._renew(frame)
         finally:
             self._frames = frames
+
+    def _renew(self, frame: Frame) -> None:
+        """Its lease's own thread, by its own clock: no call of it is interrupted."""
+        assert frame.slot is not None
+        self._frames = [Frame(None, task=frame.task)]
+        try:
+            frame.slot = self.ledger.slots.renew(frame.slot, frame.holder)
+        finally:
+            self._frames = []
 
     # Processes
 
@@ -226,7 +251,8 @@ class World:
             case "crash":
                 raise Crash
             case "throttle":
-                self.faults += 1
+                if frame.task is None or name in ("registry", "skopeo"):
+                    self.faults += 1
                 self._throttled(name)
             case "lose":
                 return name in ("PutItem", "UpdateItem", "DeleteItem", "RunTask")
@@ -252,8 +278,11 @@ class World:
         self._frames.append(frame)
         try:
             work()
-        except (Crash, ClientError, Transient):
-            self.faults += 1
+        except (Crash, ClientError, Transient) as error:
+            if frame.task is not None:
+                self.kills += 1
+            elif isinstance(error, Crash):
+                self.faults += 1
             return False
         finally:
             self._frames.pop()
@@ -310,12 +339,13 @@ class World:
         if not waiting:
             return
         run = waiting[index % len(waiting)]
-        self.faults += 1
         if how == "vanish":
+            self.kills += 1
             self.tasks.begin(run)
             self._running.add(run)
         elif how == "never-started":
-            self.tasks.end(run, "TaskFailedToStart: CannotPullContainerError")
+            self.faults += 1
+            self.tasks.end(run, "TaskFailedToStart: CannotPullContainerError", started=False)
         else:
             self.tasks.end(run, "SpotInterruption", passing=True)
 
@@ -337,20 +367,27 @@ class World:
     def kill(self, run: str) -> None:
         """The host of a copy that lasts is gone, and ECS knows it."""
         del self.lasting[run]
-        self.faults += 1
+        self.kills += 1
         self.tasks.end(run, "EssentialContainerExited: exit code 137")
 
     def _copier(self, run_id: str) -> None:
+        """What `ecr_relay.copy.__main__` does: every job, whatever became of the others; and the lease's end."""
         frame = self._frames[-1]
         frame.slot = frame.slot or self.ledger.slots.begin(run_id, frame.holder)
         run = self.ledger.runs.get(run_id)
         if frame.slot is None or run is None:
             return
-        slot = frame.slot
-        copier = Copier(self.relay, run, CONFIG.destination(run.destination), self.skopeo)  # type: ignore[arg-type]
+        slot, failed = frame.slot, None
+        destination = self.relay.config.destination(run.destination)
+        copier = Copier(self.relay, run, destination, self.skopeo)  # type: ignore[arg-type]
         for job in run.jobs:
-            copier.copy(job)
+            try:
+                copier.copy(job)
+            except Exception as error:  # noqa: BLE001 - as a future keeps it; a Crash ends everything at once
+                failed = failed or error
         self.ledger.slots.end(slot, frame.holder)
+        if failed:
+            raise failed
 
     def _copying(self, image: str) -> None:
         """In the middle of a skopeo: nobody else is at the same image, unless that one hangs."""
@@ -422,6 +459,10 @@ class World:
     def _ended(self, run: Run) -> bool:
         held = [item for (pk, _), item in self.table.items.items() if pk == "SLOTS" and item.get("run") == run.id]
         return bool(held) and held[0]["phase"] == "ended"
+
+    def dead_letters_are_justified(self) -> bool:
+        """Three faults, or so many kills that an image might be what kills: fewer kills alone justify none."""
+        return not self.queue.dead or self.faults >= RECEIVES or self.kills >= INTERRUPTIONS
 
     def settle(self) -> None:
         """Nothing more goes wrong: every task runs, every message is delivered, until the queue is empty."""

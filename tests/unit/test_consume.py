@@ -106,6 +106,32 @@ def test_a_redrive_after_giving_up_starts_over(world: World) -> None:
     assert world.west.content["team/app"].tags == {"1.0": digest}
 
 
+def test_a_redrive_of_what_sqs_gave_up_early_has_fresh_attempts_and_waiting_gives_none(world: World) -> None:
+    """Two attempts and a consumer that died are three receives, so SQS moves it; the image is not given up."""
+    digest, event = world.push("team/app", "one", "1.0")
+    world.skopeo.fail = [Transient("blob unknown")] * 10
+    sent_at = world.clock()
+    for receives in (1, 3):
+        world.consume(world.delivery(event, sent_at=sent_at, receives=receives))
+    assert world.ledger.digests.get(TARGET, digest).attempts == 2
+    # Waiting is no new beginning: what is deferred goes on with the attempts that are left.
+    world.clock.tick(10)
+    world.ledger.notes.open_breaker("west", "expired")
+    assert world.consume(world.delivery(event, sent_at=sent_at)) == []
+    (waiting,) = world.queue.deferred
+    deferred_at = world.clock()
+    world.clock.tick(70)
+    # Redriven, it starts over, and it does not matter whether it had been deferred.
+    for body in (event, waiting.body()):
+        assert world.consume(world.delivery(body)) != []
+        assert world.ledger.digests.get(TARGET, digest).attempts == 1
+        world.clock.tick(70)
+    assert world.consume(world.delivery(waiting.body(), sent_at=deferred_at)) != []
+    assert world.ledger.digests.get(TARGET, digest).attempts == 2
+    assert world.consume(world.delivery(waiting.deferred(world.clock()).body())) != []
+    assert world.ledger.digests.get(TARGET, digest).status == "exhausted"
+
+
 def test_one_bad_image_harms_no_other(world: World) -> None:
     _, bad = world.push("bad/app", "bad", "1.0")
     good, event = world.push("team/app", "good", "1.0")
