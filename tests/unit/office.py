@@ -205,12 +205,12 @@ class _Command:
 _command: Any = _Command()
 
 
-def _intercept(calls: dict[str, Call], monkeypatch: pytest.MonkeyPatch) -> None:
+def _intercept(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     real = BaseClient._make_api_call  # type: ignore[attr-defined]
 
     def call(self: BaseClient, operation: str, arguments: dict[str, Any]) -> Any:
-        if operation in calls:
-            return calls[operation](arguments)
+        if operation in office.calls:
+            return office.calls[operation](arguments)
         return real(self, operation, arguments)
 
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
@@ -230,7 +230,7 @@ def opened(config: RelayConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Off
         monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", plane.url)
         monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", plane.url)
         office = Office(config, plane)
-        _intercept(office.calls, monkeypatch)
+        _intercept(office, monkeypatch)
         registries: dict[str, FakeRegistry] = {config.source.id: office.world.source}
         registries |= {entry.id: office.world.destinations[entry.name] for entry in config.destinations}
         monkeypatch.setattr("ecr_relay.credentials.registry", lambda registry: registries[registry.id])
