@@ -59,6 +59,7 @@ class Endpoints:
     reconcile_function: str
     cluster: str
     log_dir: str
+    stack_name: str
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -239,6 +240,7 @@ def _deploy(state: Path, text: str, config: RelayConfig, running: Servers, say: 
         reconcile_function=outputs["ReconcileFunction"],
         cluster=outputs["Cluster"],
         log_dir=str(logs),
+        stack_name=config.deployment.stack_name,
     )
     return LocalCloud(endpoints, outputs, config, running)
 

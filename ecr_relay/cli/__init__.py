@@ -20,4 +20,6 @@ def main() -> None:
         if error.name not in ("click", "rich"):
             raise
         sys.exit(f"ecr-relay: {error.name} is missing; the command line needs `pip install 'ecr-relay[cli]'`")
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run(sys.argv[1:]))

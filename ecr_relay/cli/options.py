@@ -95,24 +95,24 @@ def json_wanted() -> bool:
 
 def deployment() -> "Deployment":
     """The relay that the options name; AWS's environment is set for it until the run ends. Raises NoStack."""
-    from ecr_relay.operate.deployment import Deployment
+    from ecr_relay.operate.deployment import Deployment, local_relay
 
     state, stack, region, profile = (_recall(name) for name in ("state", "stack", "region", "profile"))
     if state is not None and (region or profile):
         raise click.UsageError("--state names a relay on this machine; --region and --profile are for AWS")
     aws_environment()
-    named = stack or (None if state else os.environ.get("ECR_RELAY_STACK"))
-    return Deployment.find(named or DEFAULT_STACK, or_only=state is not None and named is None)
+    own = local_relay(state).stack if state is not None else os.environ.get("ECR_RELAY_STACK")
+    return Deployment.find(stack or own or DEFAULT_STACK)
 
 
 def aws_environment() -> None:
     """Make boto3's defaults what the options say, until the run ends."""
-    from ecr_relay.operate.deployment import environment, local_environment
+    from ecr_relay.operate.deployment import environment, local_relay
 
     state, region, profile = (_recall(name) for name in ("state", "region", "profile"))
     values: dict[str, str] = {}
     if state is not None:
-        values = local_environment(state)
+        values = local_relay(state).environment
     else:
         region = region or os.environ.get("AWS_REGION")  # which boto3 does not read
         if region:

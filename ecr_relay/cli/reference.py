@@ -69,6 +69,14 @@ directory that `local up --state DIR` was given. These options stand before or a
 | 130 | interrupted |
 | 141 | whoever read the output has closed it (`| head`) |
 
+Completion of commands and options, by the shell: put one of these into its start file.
+
+```
+eval "$(_ECR_RELAY_COMPLETE=bash_source ecr-relay)"   # ~/.bashrc
+eval "$(_ECR_RELAY_COMPLETE=zsh_source ecr-relay)"    # ~/.zshrc
+_ECR_RELAY_COMPLETE=fish_source ecr-relay | source    # ~/.config/fish/config.fish
+```
+
 `--json` prints one document on stdout (`status --watch --json`: one a line). Its keys are always there; null is "not
 known" or "not so". Times are UTC in ISO 8601, ages and delays seconds. Keys may be added; none is removed or changes
 its meaning within a major version.

@@ -6,6 +6,7 @@ Clients are boto3's defaults, so where they go (account, region, the local cloud
 import json
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -83,8 +84,8 @@ class Deployment:
         self.outputs = outputs
 
     @classmethod
-    def find(cls, stack: str, *, or_only: bool = False) -> Self:
-        """By the stack's name; `or_only`: failing that, the only relay that there is. Raises NoStack."""
+    def find(cls, stack: str) -> Self:
+        """By the stack's name. Raises NoStack."""
         client = boto3.client("cloudformation", config=_CLIENT)
         where = f"region {client.meta.region_name}"
         try:
@@ -93,8 +94,6 @@ class Deployment:
             if code_of(error) != "ValidationError":
                 raise
             relays = _relays(client)
-            if or_only and len(relays) == 1:
-                return cls(*relays.popitem())
             hint = f"there is: {', '.join(sorted(relays))}" if relays else "nor is any other relay there"
             raise NoStack(
                 f"no stack {stack!r} in {where}; {hint}. Name it with --stack, its region with --region"
@@ -183,20 +182,26 @@ class Deployment:
         return answer["Attributes"]["QueueArn"]
 
 
-def local_environment(state: Path) -> dict[str, str]:
-    """What the environment has to be for boto3 to talk to the local cloud of this state directory.
+@dataclass(frozen=True, slots=True)
+class LocalRelay:
+    """The relay of a state directory: `environment` is what boto3 needs to talk to its cloud."""
 
-    Raises RelayError when nothing is there.
-    """
+    stack: str
+    environment: dict[str, str]
+
+
+def local_relay(state: Path) -> LocalRelay:
+    """Raises RelayError when nothing is there."""
     path = state / ENDPOINTS
     try:
         endpoints = json.loads(path.read_text(encoding="utf-8"))
-        return {
+        environment = {
             "AWS_ENDPOINT_URL": endpoints["aws_endpoint_url"],
             "AWS_DEFAULT_REGION": endpoints["region"],
             "AWS_ACCESS_KEY_ID": endpoints["account_id"],  # the local cloud takes twelve digits for the account
             "AWS_SECRET_ACCESS_KEY": "local",
         }
+        return LocalRelay(endpoints["stack_name"], environment)
     except FileNotFoundError:
         raise NoStack(
             f"{path}: no such file; no local cloud runs there (`ecr-relay local up --state {state}`)"

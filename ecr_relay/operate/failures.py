@@ -16,7 +16,7 @@ from botocore.exceptions import (
 
 from ecr_relay.errors import RelayError
 
-_DENIED = frozenset(
+DENIED = frozenset(
     {"AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation", "KMSAccessDeniedException"}
 )
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
@@ -76,7 +76,7 @@ def sentence(error: BaseException) -> str | None:
 def _of_client(error: ClientError) -> str:
     code, message = code_of(error), _one_line(str(error.response.get("Error", {}).get("Message", "")))
     call = error.operation_name
-    if code in _DENIED:
+    if code in DENIED:
         return f"no permission for {call}: {message or code}"
     if code in _EXPIRED:
         return f"the AWS credentials have expired ({code}): log in again"

@@ -15,13 +15,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ecr_relay.errors import RelayError
 from local.deploy import ROOT
-from tests.bench import copier, imports, pipeline
+from tests.bench import copier, imports, operator, pipeline
 from tests.bench.figures import BenchError, Figures
 
 PARTS: Final[dict[str, Callable[[Figures, Path], None]]] = {
     "copier": copier.measure,
     "pipeline": pipeline.measure,
     "imports": imports.measure,
+    "operator": operator.measure,
 }
 
 

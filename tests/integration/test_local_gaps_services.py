@@ -129,6 +129,28 @@ def what_ignores_sigterm_is_killed(cloud: Servers) -> Any:
     return wait(cloud, task, "STOPPED")["containers"][0].get("exitCode")
 
 
+# IAM --------------------------------------------------------------------------------------------------------------
+
+
+@case(CASES, ["allowed", "implicitDeny"])
+def the_simulator_judges_conditions_by_the_context_it_is_given(cloud: Servers) -> list[str]:
+    iam, name = cloud.clients("iam"), f"role-{uuid.uuid4().hex[:8]}"
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument='{"Version": "2012-10-17", "Statement": []}')
+    condition = {"ArnEquals": {"ecs:cluster": "arn:aws:ecs:us-east-1:000000000000:cluster/here"}}
+    statement = {"Effect": "Allow", "Action": "ecs:RunTask", "Resource": "*", "Condition": condition}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_role_policy(RoleName=name, PolicyName="run", PolicyDocument=policy)
+    decisions = []
+    for cluster in ("here", "there"):
+        value = f"arn:aws:ecs:us-east-1:000000000000:cluster/{cluster}"
+        entry = {"ContextKeyName": "ecs:cluster", "ContextKeyValues": [value], "ContextKeyType": "string"}
+        answer = iam.simulate_principal_policy(
+            PolicySourceArn=role["Role"]["Arn"], ActionNames=["ecs:RunTask"], ContextEntries=[entry]
+        )
+        decisions.append(answer["EvaluationResults"][0]["EvalDecision"])
+    return decisions
+
+
 # SQS --------------------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ class Office:
             "StartMessageMoveTask": refused("AWS.SimpleQueueService.UnsupportedOperation", "StartMessageMoveTask")
         }
         """AWS calls that are answered here instead, by operation."""
+        self.calls |= self._answers()
         self.world = world = World(config)
         world.ledger = Ledger(world.table, now_ms)
         source, destinations = world.source, world.destinations
@@ -77,6 +78,40 @@ class Office:
             "State": "Enabled",
         }
         plane.functions["reconcile"] = self.reconcile
+        self._rule()
+
+    def _answers(self) -> "dict[str, Call]":
+        """What moto does not know, or would know nothing of, as AWS answers it for a deployment that lacks nothing."""
+        role = "arn:aws:iam::123456789012:role/"
+
+        def simulate(arguments: dict[str, Any]) -> Any:
+            allowed = [{"EvalActionName": name, "EvalDecision": "allowed"} for name in arguments["ActionNames"]]
+            return {"EvaluationResults": allowed}
+
+        def matches(arguments: dict[str, Any]) -> Any:
+            event = json.loads(arguments["Event"])
+            return {
+                "Result": all(event[key] in wanted for key, wanted in json.loads(arguments["EventPattern"]).items())
+            }
+
+        return {
+            "GetFunctionConfiguration": lambda arguments: {"Role": role + arguments["FunctionName"]},
+            "DescribeTaskDefinition": lambda _arguments: {
+                "taskDefinition": {"cpu": "1024", "taskRoleArn": f"{role}copier", "executionRoleArn": f"{role}pull"}
+            },
+            "SimulatePrincipalPolicy": simulate,
+            "TestEventPattern": matches,
+            "GetServiceQuota": lambda _arguments: {"Quota": {"Value": 10.0}},
+            "ListStackResources": lambda _arguments: {"StackResourceSummaries": []},
+        }
+
+    def _rule(self) -> None:
+        """As the stack's: pushes of the source's account, into the copy queue."""
+        events = boto3.client("events", region_name=REGION)
+        pattern = {"source": ["aws.ecr"], "account": [self.world.config.source.account]}
+        events.put_rule(Name="pushes", EventPattern=json.dumps(pattern))
+        arn = f"arn:aws:sqs:{REGION}:123456789012:relay-copy"
+        events.put_targets(Rule="pushes", Targets=[{"Id": "queue", "Arn": arn}])
 
     def _queue(self, name: str, attributes: Any = None) -> str:
         return self.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "0", **(attributes or {})})[
@@ -170,12 +205,12 @@ class _Command:
 _command: Any = _Command()
 
 
-def _intercept(calls: dict[str, Call], monkeypatch: pytest.MonkeyPatch) -> None:
+def _intercept(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     real = BaseClient._make_api_call  # type: ignore[attr-defined]
 
     def call(self: BaseClient, operation: str, arguments: dict[str, Any]) -> Any:
-        if operation in calls:
-            return calls[operation](arguments)
+        if operation in office.calls:
+            return office.calls[operation](arguments)
         return real(self, operation, arguments)
 
     monkeypatch.setattr(BaseClient, "_make_api_call", call)
@@ -195,7 +230,7 @@ def opened(config: RelayConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Off
         monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDFORMATION", plane.url)
         monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", plane.url)
         office = Office(config, plane)
-        _intercept(office.calls, monkeypatch)
+        _intercept(office, monkeypatch)
         registries: dict[str, FakeRegistry] = {config.source.id: office.world.source}
         registries |= {entry.id: office.world.destinations[entry.name] for entry in config.destinations}
         monkeypatch.setattr("ecr_relay.credentials.registry", lambda registry: registries[registry.id])

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +75,8 @@ def test_every_command_teaches_and_takes_json(path: list[str], command: click.Co
     help_ = CliRunner().invoke(app.cli, [*path, "--help"])
     assert help_.exit_code == 0
     assert len(command.get_short_help_str(100)) > 20
+    example = help_.output.partition("Example")[2]
+    assert f"ecr-relay {' '.join(path)}" in example
     assert all(len(line) <= 100 for line in help_.output.splitlines())
     known = {name for parameter in command.params for name in parameter.opts}
     assert "--json" in known or path == ["local", "up"]  # which prints nothing else
@@ -96,6 +97,9 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     done = process("st", COMP_WORDS="ecr-relay st", COMP_CWORD="1", _ECR_RELAY_COMPLETE="bash_complete")
     assert (done.returncode, done.stdout) == (0, "plain,status\n")
+    for shell in ("bash", "zsh", "fish"):
+        done = process(_ECR_RELAY_COMPLETE=f"{shell}_source")
+        assert (done.returncode, f"_ECR_RELAY_COMPLETE={shell}_complete" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["status", "--nonsense"], ["dlq", "show"], ["images", "--limit"]])
@@ -161,14 +165,15 @@ def test_the_local_relay_by_its_state_directory(
     find = "ecr_relay.operate.deployment.Deployment.find"
     from ecr_relay.operate.deployment import Deployment
 
-    def found(stack: str, *, or_only: bool) -> Deployment:
+    def found(stack: str) -> Deployment:
         seen.update({name: os.environ.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")})
-        seen.update(stack=stack, or_only=str(or_only))
+        seen.update(stack=stack)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(find, found)
     monkeypatch.setenv("AWS_PROFILE", "production")
     endpoints = {"aws_endpoint_url": "http://127.0.0.1:4566", "region": "eu-west-1", "account_id": "000000000000"}
+    endpoints["stack_name"] = "mine"
     (tmp_path / "endpoints.json").write_text(json.dumps(endpoints))
     for arguments in (("--state", str(tmp_path), "status"), ("status", "--state", str(tmp_path))):
         assert office.run(*arguments).exit_code == 130
@@ -176,21 +181,10 @@ def test_the_local_relay_by_its_state_directory(
             "AWS_ENDPOINT_URL": "http://127.0.0.1:4566",
             "AWS_ACCESS_KEY_ID": "000000000000",
             "AWS_PROFILE": None,
-            "stack": "ecr-relay",
-            "or_only": "True",
+            "stack": "mine",
         }
         assert os.environ["AWS_PROFILE"] == "production"
     assert office.run("status", "--state", str(tmp_path), "--region", "x").exit_code == 2
-
-
-def test_the_only_relay_of_a_local_cloud_needs_no_name(office: Office, tmp_path: Path) -> None:
-    from ecr_relay.operate.deployment import Deployment
-
-    office.plane.stacks["mine"] = office.plane.stacks.pop("ecr-relay")
-    assert Deployment.find("ecr-relay", or_only=True).stack == "mine"
-    office.plane.stacks["yours"] = office.plane.stacks["mine"]
-    with pytest.raises(Exception, match="there is: mine, yours"):
-        Deployment.find("ecr-relay", or_only=True)
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"region": "x"}'])
@@ -282,15 +276,21 @@ def test_interrupted_is_130_without_a_word(office: Office, monkeypatch: pytest.M
 def test_a_real_interrupt_ends_a_real_process(office: Office) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": REGION}
     script = (
-        f"import time, ecr_relay.operate.deployment as d\nd.Deployment.find = lambda *_, **__: time.sleep(30)\n{RUN}"
+        "import time, ecr_relay.operate.deployment as d\n"
+        f"d.Deployment.find = lambda *_: print('there', flush=True) or time.sleep(30)\n{RUN}"
     )
     environ = {**os.environ, **keys}
     with subprocess.Popen(
-        [sys.executable, "-c", script, "status"], cwd=ROOT, env=environ, stderr=subprocess.PIPE
+        [sys.executable, "-c", script, "status"],
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as child:
-        time.sleep(2)
-        child.send_signal(signal.SIGINT)
+        assert child.stdout is not None
         assert child.stderr is not None
+        assert child.stdout.readline() == b"there\n"
+        child.send_signal(signal.SIGINT)
         assert child.stderr.read().strip() == b""
         assert child.wait() == 130
 

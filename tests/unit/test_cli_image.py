@@ -1,4 +1,4 @@
-"""`ecr-relay explain`, `logs`, `copy`, `wait`, `verify`, `pause`, `resume` and `doctor`."""
+"""`ecr-relay explain`, `logs`, `copy`, `wait`, `verify`, `pause` and `resume`."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from ecr_relay.ledger import Target, now_ms
 from ecr_relay.messages import Envelope
 from ecr_relay.operate import wait as waiting
 from tests.unit.conftest import ACCOUNT, CONFIG, REGION
-from tests.unit.office import LOG_GROUP, MAPPING, Office, opened, refused
+from tests.unit.office import LOG_GROUP, MAPPING, Office, opened
 
 SOURCE = f"{ACCOUNT}.{REGION}"
 RULES = [{"repositories": ["team/*"], "tags": ["*"], "exclude_tags": ["*-dev"]}]
@@ -303,59 +303,3 @@ def test_a_mapping_that_is_gone(office: Office) -> None:
     office.plane.mappings.clear()
     result = office.run("pause")
     assert (result.exit_code, "has no event source mapping" in result.stderr) == (1, True)
-
-
-def test_doctor_finds_nothing_wrong(office: Office) -> None:
-    copied(office)
-    answer = office.json("doctor")
-    assert {check["name"]: check["result"] for check in answer["checks"]} == dict.fromkeys(
-        (
-            "configuration",
-            "redrive policy",
-            "consuming",
-            "reserved concurrency",
-            "Lambda quota",
-            "dead letters",
-            "lost events",
-            "leases",
-            "west: breaker",
-            "source",
-            "west: registry",
-        ),
-        "fine",
-    )
-    assert max(map(len, office.run("doctor").stdout.splitlines())) <= 80
-
-
-def test_doctor_names_faults_with_the_remedy(office: Office) -> None:
-    office.run("pause")
-    office.bury("junk")
-    office.sqs.set_queue_attributes(QueueUrl=office.queue_url, Attributes={"RedrivePolicy": ""})
-    office.world.ledger.notes.open_breaker("west", "token has expired")
-    office.world.west.fail = [RegistryDown("no such host")]
-    office.world.source.fail = [Permanent("denied")]
-    office.plane.denied.add("concurrency")
-    checks = {check["name"]: check for check in office.json("doctor", status=1)["checks"]}
-    results = {name: check["result"] for name, check in checks.items()}
-    assert results == {
-        "configuration": "fine",
-        "redrive policy": "fault",
-        "consuming": "fault",
-        "reserved concurrency": "unknown",
-        "Lambda quota": "fine",
-        "dead letters": "warning",
-        "lost events": "fine",
-        "leases": "fine",
-        "west: breaker": "fault",
-        "source": "fault",
-        "west: registry": "fault",
-    }
-    assert checks["consuming"]["remedy"] == "`ecr-relay resume`"
-    assert "no permission for GetFunctionConcurrency" in checks["reserved concurrency"]["finding"]
-
-
-def test_doctor_with_a_broken_configuration(office: Office) -> None:
-    office.ssm.put_parameter(Name="/relay/config", Value="{}", Type="String", Overwrite=True)
-    office.calls["GetAccountSettings"] = refused("AccessDeniedException", "GetAccountSettings")
-    checks = {check["name"]: check["result"] for check in office.json("doctor", status=1)["checks"]}
-    assert (checks["configuration"], checks["Lambda quota"], checks["source"]) == ("fault", "unknown", "fault")

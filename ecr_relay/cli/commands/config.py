@@ -25,6 +25,10 @@ def check(file: Path) -> None:
     """Say whether FILE is a valid relay.toml, asking nothing of AWS.
 
     Each mistake is a line on stderr: the key's path, and what is allowed there. Exit status 2 if there is one.
+
+    \b
+    Examples:
+      ecr-relay config check relay.toml && make deploy
     """
     from ecr_relay.errors import ConfigError
     from ecr_relay.operate import configuration
@@ -52,6 +56,11 @@ def show(file: Path | None) -> None:
 
     It is what the functions work by: the SSM parameter that the deployment and `config push` write. With --json, the
     same keys as a JSON object.
+
+    \b
+    Examples:
+      ecr-relay config show > relay.toml
+      ecr-relay config show --json | jq '.rules[].repositories'
     """
     from ecr_relay.errors import ConfigError
     from ecr_relay.operate import configuration
@@ -79,6 +88,11 @@ def push(file: Path, dry_run: bool) -> None:
     What needs a deployment is refused, and nothing is changed then: another source, anything under [deployment], a
     destination whose permissions the stack does not have (a new one; another region, account, prefix, credentials or
     key of an old one). The functions work by the new configuration within a minute.
+
+    \b
+    Examples:
+      ecr-relay config push relay.toml --dry-run
+      ecr-relay config push relay.toml
     """
     from ecr_relay.errors import ConfigError
     from ecr_relay.operate import configuration

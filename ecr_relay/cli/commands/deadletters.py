@@ -78,7 +78,12 @@ def why(letter: "DeadLetter") -> str:
 def show(id: str, lines: int) -> None:
     """Show one dead letter: the message, what the ledger knows, and the copy's last log lines.
 
-    ID is a message's id, or as much of its beginning as names one.
+    ID is a message's id, or as much of its beginning as names one; `ecr-relay dlq list` has them.
+
+    \b
+    Examples:
+      ecr-relay dlq show 3f2c9a1e
+      ecr-relay dlq show 3f2c --json | jq -r .body
     """
     from ecr_relay.operate import deadletters
 
@@ -163,6 +168,11 @@ def purge(ids: tuple[str, ...], repository: str | None, yes: bool) -> None:
     """Delete dead letters for good: all, a repository's, or those named. Asks first.
 
     Their images are not copied by these messages any more; the next reconcile finds those that the source still has.
+
+    \b
+    Examples:
+      ecr-relay dlq purge 3f2c9a1e
+      ecr-relay dlq purge --repository team/app --yes
     """
     options.wants_one(not (ids and repository), "give IDs or --repository, not both")
     from ecr_relay.operate import deadletters

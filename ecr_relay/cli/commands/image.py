@@ -23,6 +23,11 @@ def explain(image: "Reference") -> None:
     Which rules select it, what the source and each destination have now, and what the ledger knows. IMAGE is
     REPOSITORY:TAG or REPOSITORY@sha256:…, as the source names it; with a digest alone, it counts as untagged.
     The registries are asked with your own credentials, or those that the configuration names.
+
+    \b
+    Examples:
+      ecr-relay explain team/app:1.2
+      ecr-relay explain team/app:1.2 --json | jq '.places[].next'
     """
     from ecr_relay.operate import explain as operate
 
@@ -70,6 +75,10 @@ def logs(image: "Reference", destination: str | None, lines: int) -> None:
 
     They are the copy task's own, in the stack's log group, without those about other images of the same task. The
     ledger remembers the task for a month; the log group keeps lines for as long as the deployment says.
+
+    \b
+    Examples:
+      ecr-relay logs team/app:1.2 --destination europe
     """
     from ecr_relay.operate import log
 
@@ -96,6 +105,11 @@ def copy(image: "Reference", destinations: tuple[str, ...], force: bool) -> None
 
     Puts a message for each destination into the copy queue, as a push would; `ecr-relay wait` waits for it. What had
     been given up starts over. An image that no rule selects is refused.
+
+    \b
+    Examples:
+      ecr-relay copy team/app:1.2 && ecr-relay wait team/app:1.2 --destination europe
+      ecr-relay copy team/app:1.2 --destination europe --force
     """
     from ecr_relay.operate import order
 

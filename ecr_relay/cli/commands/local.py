@@ -36,7 +36,8 @@ def up(state: Path | None, config: Path | None) -> None:
 
     \b
       aws_endpoint_url, region, account_id, source_registry, destination_registries,
-      queue_url, dlq_url, ledger_table, consumer_function, reconcile_function, cluster, log_dir
+      queue_url, dlq_url, ledger_table, consumer_function, reconcile_function, cluster, log_dir,
+      stack_name
 
     Push to source_registry with any client (skopeo, crane, docker, oras), and the image appears in every destination.
 

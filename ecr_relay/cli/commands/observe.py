@@ -223,6 +223,11 @@ def verify(repository: str | None) -> None:
     your own credentials (or those that the configuration names), and changes nothing. Exit status 1 if an image
     differs or a repository could not be compared. What a destination has beyond the source is no difference; what
     is pushed meanwhile may be one until it has been copied.
+
+    \b
+    Examples:
+      ecr-relay verify
+      ecr-relay verify --repository 'team/*' --json | jq .different
     """
     from ecr_relay.operate import verify as operate
 

@@ -76,8 +76,15 @@ def _consuming(console: "Console", answer: "Consuming") -> None:
 def doctor() -> None:
     """Say what the deployment lacks, with the remedy.
 
-    Each check is fine, a warning, or a fault; exit status 1 if there is a fault. Registries are asked with your own
-    credentials, or those that the configuration names: what the functions' own roles may do is not tried.
+    Each check is fine, a warning, a fault, or not known, with the reason; exit status 1 if there is a fault. Asked
+    are the queues, the rule that pushes come by, the roles (IAM's simulator says what they may), the registries (with
+    your own credentials, or those that the configuration names), the quotas, the age of keys in secrets, and who hears
+    the alarms. Nothing is changed, and no secret is shown.
+
+    \b
+    Examples:
+      ecr-relay doctor
+      ecr-relay doctor --json | jq '.checks[] | select(.result != "fine")'
     """
     from ecr_relay.operate import doctor as operate
 
