@@ -77,6 +77,18 @@ class PushEvent:
         """ms since the epoch; ECR's events have whole seconds."""
         return int(self.time.timestamp() * 1000)
 
+    def envelope(self, destination: str) -> Envelope:
+        """The same for one destination."""
+        return Envelope(
+            lane="push",
+            source=self.source,
+            destination=destination,
+            repository=self.repository,
+            tag=self.tag,
+            digest=self.digest,
+            first_seen=self.first_seen,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Ignored:

@@ -38,7 +38,7 @@ class Copier:
     def copy(self, job: Job) -> None:
         """The outcome is in the ledger. Raises only what is nobody's: the ledger out of reach, a bug."""
         target = self._run.target(job)
-        facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
+        facts = self._facts(job) | {"digest": job.digest}
         begun = self._ledger.clock()
         try:
             if self._stopped.is_set():
@@ -61,6 +61,17 @@ class Copier:
         _log.info("copied" if moved else "was there", extra=facts | {"milliseconds": milliseconds})
         for tag in job.tags:
             self._tag(place, job, tag.name, tag.seen_at)
+
+    def _facts(self, job: Job) -> dict[str, object]:
+        """What every line about a job says. Several messages may wait for one, so it names them all."""
+        return {
+            "run": self._run.id,
+            "message_id": " ".join(job.messages),
+            "attempt": job.attempt,
+            "destination": self._run.destination,
+            "lane": self._run.lane,
+            "repository": job.repository,
+        }
 
     def _bring(self, place: Place, job: Job) -> bool:
         """Make the digest be at the destination; False if it was."""
@@ -121,7 +132,7 @@ class Copier:
 
     def _tag(self, place: Place, job: Job, tag: str, seen_at: int) -> None:
         """What does not succeed here is left to the message, which finds the digest copied and tries again."""
-        facts = {"run": self._run.id, "repository": job.repository, "tag": tag}
+        facts = self._facts(job) | {"tag": tag}
         try:
             outcome = converge(self._ledger, place, tag, just_copied=JustCopied(job.digest, seen_at))
         except CopyError as error:

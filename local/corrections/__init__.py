@@ -11,6 +11,7 @@ and the function goes.
     ecr_events.py    `ECR Image Action`, and its way to a bus in another account or region
     ecs.py           RunTask and StopTask
     sqs.py           messages that MiniStack loses between its threads; message move tasks
+    cloudwatch.py    alarms on expressions
     functions.py     batching windows, and what Lambda functions write, into files as well
 """
 
@@ -19,7 +20,7 @@ from local.spec import CloudSpec
 
 def apply(spec: CloudSpec) -> None:
     """Correct the MiniStack that this process has imported."""
-    from local.corrections import ecr_access, ecr_api, ecr_events, ecr_registry, ecs, functions, sqs
+    from local.corrections import cloudwatch, ecr_access, ecr_api, ecr_events, ecr_registry, ecs, functions, sqs
 
     sqs.apply()
     ecr_events.apply()
@@ -27,4 +28,5 @@ def apply(spec: CloudSpec) -> None:
     ecr_api.apply()
     ecr_registry.apply(spec)
     ecs.apply()
+    cloudwatch.apply()
     functions.apply(spec)
