@@ -25,6 +25,12 @@ MANIFEST_MEDIA_TYPES: Final = (
 """What we ask a registry for, so that it never converts a manifest to another type (and digest)."""
 
 
+IMAGE_CONFIG_MEDIA_TYPES: Final = frozenset(
+    {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
+)
+"""What an image that can be run has for a config, and a signature or a chart has not."""
+
+
 def children(manifest: str | bytes) -> tuple[str, ...]:
     """The digests of the manifests that an index lists; none for an image, an artifact, or what is no JSON object."""
     try:

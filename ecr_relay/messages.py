@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from ecr_relay.config import EcrSource
 from ecr_relay.errors import Malformed
-from ecr_relay.images import is_digest, is_repository, is_tag
+from ecr_relay.images import IMAGE_CONFIG_MEDIA_TYPES, is_digest, is_repository, is_tag, subject_of_tag
 
 VERSION: Final = 1
 """Of the envelope. A newer one is refused, not guessed."""
@@ -113,6 +113,28 @@ class PushEvent:
     def first_seen(self) -> int:
         """ms since the epoch; ECR's events have whole seconds."""
         return int(self.time.timestamp() * 1000)
+
+    @property
+    def may_refer(self) -> bool:
+        """Whether it may be a signature or the like, so that its manifest is worth reading: not what says that it is an
+        image, nor what Docker's manifests cannot say."""
+        if self.detail_type in PUSH_DETAIL_TYPES[1:]:
+            return True
+        if "vnd.docker" in (self.manifest_media_type or "") or self.artifact_media_type in IMAGE_CONFIG_MEDIA_TYPES:
+            return False
+        return self.tag is None or subject_of_tag(self.tag) is not None
+
+    def envelope(self, destination: str, tag: str | None) -> Envelope:
+        """The same for one destination, and with a tag that is wanted there."""
+        return Envelope(
+            lane="push",
+            source=self.source,
+            destination=destination,
+            repository=self.repository,
+            tag=tag,
+            digest=self.digest,
+            first_seen=self.first_seen,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class _Settings(BaseModel):
 class CommonSettings(_Settings):
     """What all three programs read."""
 
+    stack: str = Field(min_length=1, description="name of the CloudFormation stack; the dimension of every metric")
     ledger_table: str = Field(min_length=1)
     config_parameter: str = Field(min_length=1, description="name of the SSM parameter that holds the configuration")
 

@@ -90,7 +90,7 @@ class Watch:
     def _line(self, entry: dict[str, Any]) -> None:
         image = f"{entry.get('repository', '')}:{entry.get('tag') or short(entry.get('digest') or '')}"
         match entry["message"]:
-            case "dropped" | "skipped" | "retagged" | "deferred" | "split" as what:
+            case "dropped" | "skipped" | "joined" | "retagged" | "deferred" | "split" as what:
                 self._tell("decision", f"{image} {what}: {entry['reason']}", what)
             case "launched":
                 self._tell("decision", f"{image} copy, run {entry['run'][:8]}", "launched")

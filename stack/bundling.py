@@ -30,7 +30,7 @@ PYTHON: Final = "3.13"
 
 ENTRY_POINTS: Final = ("handlers.consumer", "handlers.reconcile")
 
-SERVICES: Final = ("dynamodb", "ecr", "ecs", "secretsmanager", "sqs", "ssm", "sts")
+SERVICES: Final = ("dynamodb", "ecr", "ecs", "events", "secretsmanager", "sqs", "ssm", "sts")
 """The services whose API descriptions the asset holds; botocore brings 400. A test holds it equal to what is used."""
 
 RESOURCES: Final = ("dynamodb",)

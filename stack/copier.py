@@ -63,10 +63,14 @@ class Copier(Construct):
             task_role=self.task_role,
         )
         acknowledge(
-            self.task_definition, "ECS2", "two names and no secret; the task reads the configuration itself from SSM"
+            self.task_definition, "ECS2", "three names and no secret; the task reads the configuration itself from SSM"
         )
         # Without ECR_RELAY_RUN, which is RunTask's to say.
-        settings = CommonSettings(ledger_table=ledger.table.table_name, config_parameter=parameter.name)
+        settings = CommonSettings(
+            stack=Stack.of(self).stack_name,
+            ledger_table=ledger.table.table_name,
+            config_parameter=parameter.name,
+        )
         self.task_definition.add_container(
             _CONTAINER,
             image=ecs.ContainerImage.from_asset(

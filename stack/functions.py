@@ -3,7 +3,6 @@
 from typing import Final
 
 from aws_cdk import Duration, Stack
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
@@ -12,7 +11,6 @@ from constructs import Construct
 
 from ecr_relay.config import OciSource, RelayConfig
 from ecr_relay.settings import ConsumerSettings, ReconcileSettings
-from stack.alarms import alarm_on_any
 from stack.copier import Copier
 from stack.ledger import Ledger
 from stack.logs import log_group
@@ -51,7 +49,9 @@ class Consumer(Construct):
         copier: Copier,
     ) -> None:
         super().__init__(scope, id)
+        stack = Stack.of(self)
         settings = ConsumerSettings(
+            stack=stack.stack_name,
             ledger_table=ledger.table.table_name,
             config_parameter=parameter.name,
             queue_url=queues.copy.queue_url,
@@ -91,6 +91,12 @@ class Consumer(Construct):
         ledger.allow(role)
         parameter.allow(role)
         copier.allow_running(role)
+        # What has arrived, and what was given up, is told on the bus of this account and region.
+        allow(
+            role,
+            ["events:PutEvents"],
+            stack.format_arn(service="events", resource="event-bus", resource_name="default"),
+        )
         allow_registries(role, config, CONSUMER)
         lambda_.EventSourceMapping(
             self,
@@ -121,6 +127,7 @@ class Reconcile(Construct):
     ) -> None:
         super().__init__(scope, id)
         settings = ReconcileSettings(
+            stack=Stack.of(self).stack_name,
             ledger_table=ledger.table.table_name,
             config_parameter=parameter.name,
             queue_url=queues.copy.queue_url,
@@ -185,7 +192,7 @@ def _function(
     reserved_concurrent_executions: int,
     recursive_loop: lambda_.RecursiveLoop | None = None,
 ) -> lambda_.Function:
-    """A function with a log group of its own, a role that may write to no other, and an alarm on its errors."""
+    """A function with a log group of its own, and a role that may write to no other."""
     logs = log_group(scope, "Logs", config.deployment.log_retention_days)
     allow(role, ["logs:CreateLogStream", "logs:PutLogEvents"], logs.log_group_arn)
     arm = config.deployment.architecture == "arm64"
@@ -206,10 +213,4 @@ def _function(
         log_group=logs,
     )
     acknowledge(function, "L1", "Python 3.13 is what the locked dependencies are tested with")
-    alarm_on_any(
-        scope,
-        "ErrorsAlarm",
-        function.metric_errors(period=Duration.minutes(5), statistic=cloudwatch.Stats.SUM),
-        f"{Stack.of(scope).stack_name}: {handler} failed as a whole. Its log group says why.",
-    )
     return function

@@ -3,11 +3,9 @@
 from typing import Final
 
 from aws_cdk import Duration
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from stack.alarms import alarm_on_any
 from stack.permissions import acknowledge
 
 CONSUMER_TIMEOUT: Final = Duration.seconds(300)
@@ -40,18 +38,6 @@ class Queues(Construct):
             dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=_RECEIVES),
         )
         acknowledge(self.event_dead_letters, "SQS3", "it is the dead-letter queue of the EventBridge rule's target")
-        alarm_on_any(
-            self,
-            "DeadLettersAlarm",
-            _waiting(self.dead_letters),
-            "Messages were given up after three receives. `ecr-relay dlq list` shows which, and why.",
-        )
-        alarm_on_any(
-            self,
-            "EventDeadLettersAlarm",
-            _waiting(self.event_dead_letters),
-            "EventBridge could not put push events into the copy queue. The next reconcile finds those images.",
-        )
 
     def _queue(
         self,
@@ -70,7 +56,3 @@ class Queues(Construct):
             visibility_timeout=visibility_timeout,
             dead_letter_queue=dead_letter_queue,
         )
-
-
-def _waiting(queue: sqs.Queue) -> cloudwatch.Metric:
-    return queue.metric_approximate_number_of_messages_visible(period=Duration.minutes(1), statistic="Maximum")

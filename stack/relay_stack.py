@@ -4,8 +4,10 @@ from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, Fn, Stack
 from constructs import Construct
 
 from ecr_relay.config import EcrSource, RelayConfig
+from stack.alarms import Alarms
 from stack.bundling import BundleFor, lambda_code
 from stack.copier import Copier
+from stack.dashboard import Dashboard
 from stack.events import PushRule
 from stack.functions import Consumer, Reconcile
 from stack.ledger import Ledger
@@ -52,6 +54,15 @@ class RelayStack(Stack):
         )
         if isinstance(config.source, EcrSource):
             PushRule(self, "Pushes", source=config.source, queues=queues)
+        alarms = Alarms(
+            self,
+            "Alarms",
+            deployment=deployment,
+            queues=queues,
+            consumer=consumer.function,
+            reconcile=reconcile.function,
+        )
+        Dashboard(self, "Dashboard", alarms=alarms.alarms, queues=queues, consumer=consumer.function)
 
         # How the command line finds its way about a deployed stack: names that it looks for, so they stay.
         for name, value in {
@@ -65,6 +76,7 @@ class RelayStack(Stack):
             "Cluster": copier.cluster_arn,
             "TaskDefinition": copier.task_definition.task_definition_arn,
             "CopierLogGroup": copier.log_group.log_group_name,
+            "AlarmTopic": alarms.topic.topic_arn,
         }.items():
             CfnOutput(self, name, value=value)
 

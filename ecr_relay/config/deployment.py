@@ -62,6 +62,27 @@ class Deployment(Table):
         description="how long an invocation waits for its copies; what takes longer looks again by itself",
     )
 
+    alarm_email: str | None = Field(
+        default=None,
+        pattern=r"^[^@\s]+@[^@\s]+$",
+        description="who is told of alarms, once the mail that asks for it is answered; default: nobody",
+    )
+    alarm_topic_arn: str | None = Field(
+        default=None,
+        pattern=r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}$",
+        description="an existing SNS topic for the alarms, which must let CloudWatch publish; default: one of the "
+        "stack's own",
+    )
+    alarm_lag_minutes: int = Field(
+        default=30, ge=1, le=10_080, description="a push that waits, or took, longer is an alarm"
+    )
+
+    @model_validator(mode="after")
+    def _one_topic(self) -> Self:
+        if self.alarm_email and self.alarm_topic_arn:
+            raise ValueError("alarm_email: goes with the stack's own topic; subscribe it to alarm_topic_arn yourself")
+        return self
+
     @model_validator(mode="after")
     def _fargate_size(self) -> Self:
         least, most, step = FARGATE_MEMORY_MIB[self.task_cpu]

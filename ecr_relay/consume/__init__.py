@@ -8,29 +8,31 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ecr_relay.consume.decide import Again, Copy, Decider, Decision, Delivery, Done, Fail, Wait
+from ecr_relay.consume.decide import Again, Arrival, Copy, Decider, Decision, Delivery, Done, Fail, Wait
 from ecr_relay.consume.launch import Launched, launch
 from ecr_relay.consume.reap import Reaper
+from ecr_relay.consume.settle import facts, settle
 from ecr_relay.consume.supervise import supervise
-from ecr_relay.errors import CopyError, Malformed, Transient
-from ecr_relay.ledger import Ledger
-from ecr_relay.messages import Envelope, PushEvent, parse
-from ecr_relay.queues import CopyQueue, backoff_seconds
+from ecr_relay.consume.told import Outcome, Subject, Told
+from ecr_relay.errors import CopyError, Transient
+from ecr_relay.ledger import DigestRecord, Ledger, now_ms
+from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
 from ecr_relay.tasks import Tasks
 
-__all__ = ["Delivery", "consume"]
+__all__ = ["Delivery", "Told", "consume", "repeat"]
 
 PATIENCE_MS: Final = 3_600_000
 """How old a message may be, whose registries do not answer, before that counts: an outage of an hour loses nothing."""
 
 ALONE: Final = 3
 """From so many interruptions on an image is copied in a task of its own, so that it takes no other along."""
+
+Report = Callable[[Sequence[Told]], None]
 
 _log = logging.getLogger(__name__)
 
@@ -43,15 +45,18 @@ def consume(
     supervise_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
     seconds_left: Callable[[], float] = lambda: math.inf,
+    report: Report = lambda _: None,
 ) -> list[str]:
     """The ids of the messages that failed. One message's trouble is never another's.
 
-    `seconds_left` until nothing more may be begun: what is not decided by then is sent again.
+    `seconds_left` until nothing more may be begun: what is not decided by then is sent again. `report` gets the
+    outcomes twice: of what was decided at once, and of what was copied; what it raises is logged.
     """
     reaper = Reaper(relay.ledger, tasks)
     decider = Decider(relay, queue, reaper)
     failed: list[str] = []
     copies: list[Copy] = []
+    told: list[Told] = []
     for delivery in deliveries:
         decision = (
             _decide(decider, delivery, relay.ledger.clock())
@@ -60,16 +65,36 @@ def consume(
         )
         if isinstance(decision, Copy):
             copies.append(decision)
-        elif not _settle(relay.ledger, queue, delivery, decision):
+        elif not settle(relay, queue, delivery, decision, told):
             failed.append(delivery.message_id)
+    _report(report, told)
     seconds = min(supervise_seconds, seconds_left())
     outcomes = _copy(relay.ledger, tasks, reaper, copies, seconds, sleep)
+    told = []
     failed += [
         copy.delivery.message_id
         for copy, outcome in outcomes
-        if not _settle(relay.ledger, queue, copy.delivery, outcome, copy.envelope)
+        if not settle(relay, queue, copy.delivery, outcome, told, copy.envelope)
     ]
+    _report(report, told)
     return failed
+
+
+def repeat(deliveries: Sequence[Delivery], queue: CopyQueue, reason: str, report: Report) -> None:
+    """No message is to blame, so none may use up a receive: all of them are sent again."""
+    for delivery in deliveries:
+        queue.repeat(delivery.body)
+    now = now_ms()
+    _report(report, [Told(delivery, Again(reason), Subject.of(delivery, None), now) for delivery in deliveries])
+
+
+def _report(report: Report, told: Sequence[Told]) -> None:
+    if not told:
+        return
+    try:
+        report(told)
+    except Exception:  # noqa: BLE001 - whatever it is, it fails no message
+        _log.exception("the outcomes could not be reported")
 
 
 def _decide(decider: Decider, delivery: Delivery, now: int) -> Decision:
@@ -78,8 +103,8 @@ def _decide(decider: Decider, delivery: Delivery, now: int) -> Decision:
     except Transient as error:
         # A registry that does not answer for a while is no attempt at a copy; but not for ever.
         reason = f"{type(error).__name__}: {error}"
-        young = now - _first_seen(delivery) < PATIENCE_MS
-        return Again(reason) if young else Fail(reason, attempt=delivery.receives)
+        young = now - (Subject.of(delivery, None).first_seen or delivery.sent_at) < PATIENCE_MS
+        return Again(reason) if young else Fail(reason, attempt=delivery.receives, kind=type(error).__name__)
     except CopyError as error:
         return _trouble(delivery, error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not fail the other nine
@@ -94,7 +119,7 @@ def _copy(
     copies: Sequence[Copy],
     seconds: float,
     sleep: Callable[[float], None],
-) -> Iterable[tuple[Copy, Decision]]:
+) -> Iterable[tuple[Copy, Outcome]]:
     groups: dict[tuple[str, ...], list[Copy]] = {}
     for copy in sorted(copies, key=lambda copy: copy.envelope.lane != "push"):
         groups.setdefault(_companions(copy), []).append(copy)
@@ -109,7 +134,7 @@ def _copy(
         if isinstance(result, Launched):
             for copy in result.copies:
                 run = {"run": result.run.id, "task": result.task}
-                _log.info("launched", extra=_facts(copy.delivery, copy.envelope) | run)
+                _log.info("launched", extra=facts(copy.delivery, Subject.of(copy.delivery, None, copy.envelope)) | run)
             launched.append(result)
             yield from ((copy, Wait(copy.envelope, reason)) for copy, reason in result.waiting)
         elif result.failed:
@@ -130,7 +155,7 @@ def _companions(copy: Copy) -> tuple[str, ...]:
     return together if copy.record.interruptions < ALONE else (*together, copy.envelope.repository, copy.record.digest)
 
 
-def _outcome_of(ledger: Ledger, copy: Copy) -> Decision:
+def _outcome_of(ledger: Ledger, copy: Copy) -> Outcome:
     try:
         return _outcome(ledger, copy)
     except Exception as error:  # noqa: BLE001 - what became of it is in the ledger, for the next look
@@ -141,86 +166,38 @@ def _outcome_of(ledger: Ledger, copy: Copy) -> Decision:
 def _trouble(delivery: Delivery, error: Exception) -> Again | Fail:
     """AWS does not answer as it should: that is waiting, however long. Anything else may be the message's doing."""
     reason = f"{type(error).__name__}: {error}"
-    return Again(reason) if isinstance(error, ClientError | BotoCoreError) else Fail(reason, attempt=delivery.receives)
+    if isinstance(error, ClientError | BotoCoreError):
+        return Again(reason)
+    return Fail(reason, attempt=delivery.receives, kind=type(error).__name__)
 
 
-def _outcome(ledger: Ledger, copy: Copy) -> Decision:
+def _outcome(ledger: Ledger, copy: Copy) -> Outcome:
     """What the ledger says became of a copy that was launched, or was refused for good."""
     target, envelope = copy.record.target, copy.envelope
     tag = ledger.tags.get(target, envelope.tag) if envelope.tag is not None else None
     if tag is not None and tag.failed_at is not None and tag.failed_at >= copy.seen_at:
-        return Fail(f"TagTaken: {tag.error}")
+        return Fail(f"TagTaken: {tag.error}", kind="TagTaken")
     record = ledger.digests.get(target, envelope.digest)
-    reason = f"{record.error_class}: {record.error}"
+    kind = record.error_class or "Transient"
+    reason = f"{kind}: {record.error}"
     match record.status:
         case "failed":
-            return Fail(reason, attempt=record.attempts)
+            return Fail(reason, attempt=record.attempts, kind=kind, run=record.run)
         case "exhausted":
-            return Fail(reason)
+            return Fail(reason, kind=kind, run=record.run)
         case "waiting":
-            return Wait(envelope, reason)
+            return Wait(envelope, reason, breaker=kind == "RegistryDown")
         case "copying":
             return Wait(envelope, f"run {record.run} is still copying it")
         case "absent":
             return Wait(envelope, "the destination lost it again")
         case "copied" if tag is None:
-            return Done("copied", envelope.digest)
+            return Done("copied", envelope.digest, _arrival(record, envelope.digest, record.verified_at))
         case "copied" if tag.settled_since(copy.seen_at):
-            return Done("copied", f"{envelope.tag} has {tag.digest}")
+            arrival = _arrival(record, tag.digest or envelope.digest, tag.verified_at)
+            return Done("copied", f"{envelope.tag} has {tag.digest}", arrival)
     return Wait(envelope, "copied; its tag is not put yet")
 
 
-def _settle(
-    ledger: Ledger, queue: CopyQueue, delivery: Delivery, decision: Decision, envelope: Envelope | None = None
-) -> bool:
-    """Tell SQS, the ledger and the log; True if the message is done with."""
-    facts = _facts(delivery, decision.envelope if isinstance(decision, Wait) else envelope)
-    try:
-        return _tell(ledger, queue, delivery, decision, facts)
-    except Exception:  # noqa: BLE001 - it comes back after its visibility timeout, which loses nothing
-        _log.exception("the outcome could not be told", extra=facts)
-        return False
-
-
-def _facts(delivery: Delivery, envelope: Envelope | None) -> dict[str, object]:
-    """What a log line says of a message: which image it is about, as far as that can be read."""
-    facts: dict[str, object] = {"message_id": delivery.message_id, "receives": delivery.receives}
-    if envelope is None:
-        with suppress(Malformed):
-            message = parse(delivery.body)
-            if isinstance(message, PushEvent):
-                return facts | {"repository": message.repository, "tag": message.tag, "digest": message.digest}
-            envelope = message if isinstance(message, Envelope) else None
-    if envelope is not None:
-        facts |= envelope.model_dump(exclude={"v", "source", "deferred_at"}, exclude_none=True)
-    return facts
-
-
-def _first_seen(delivery: Delivery) -> int:
-    """ms since the epoch: when its event happened, however often it was sent since."""
-    with suppress(Malformed):
-        message = parse(delivery.body)
-        if isinstance(message, PushEvent | Envelope):
-            return message.first_seen
-    return delivery.sent_at
-
-
-def _tell(ledger: Ledger, queue: CopyQueue, delivery: Delivery, decision: Decision, facts: dict[str, object]) -> bool:
-    match decision:
-        case Done(what, reason):
-            _log.info(what, extra=facts | {"reason": reason})
-            return True
-        case Wait(waiting, reason):
-            delay = queue.defer(waiting, ledger.clock())
-            _log.info("deferred", extra=facts | {"reason": reason, "seconds": delay})
-            return True
-        case Again(reason):
-            delay = queue.repeat(delivery.body)
-            _log.warning("again", extra=facts | {"reason": reason, "seconds": delay})
-            return True
-        case Fail(reason, attempt):
-            ledger.notes.refuse(delivery.message_id, reason)
-            seconds = 0 if attempt is None else backoff_seconds(attempt)
-            queue.hide(delivery.receipt_handle, seconds)
-            _log.warning("failed", extra=facts | {"reason": reason, "attempt": attempt, "seconds": seconds})
-    return False
+def _arrival(record: DigestRecord, digest: str, at: int | None) -> Arrival:
+    return Arrival(digest, at or record.changed_at, record.run)

@@ -9,7 +9,7 @@ from ecr_relay.consume.reap import Reaper
 from ecr_relay.converge import Applied, Busy, Gone, Kept, Place, converge, copied
 from ecr_relay.errors import Malformed, RegistryDown, Transient
 from ecr_relay.images import subject, subject_of_tag
-from ecr_relay.ledger import DigestRecord
+from ecr_relay.ledger import DigestRecord, Target
 from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
 from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
@@ -28,23 +28,34 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """The destination has the image since `at` (ms), which is after the message's event; a retag has no `run`."""
+
+    digest: str
+    at: int
+    run: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Nothing remains to be done.
 
-    `what`: skipped, dropped, split, observed, retagged, overwrote (somebody else had moved the tag), kept (somebody
-    else's tag stays) or copied.
+    `what`: skipped, dropped, split, observed, kept (somebody else's tag stays); or, with an arrival, retagged,
+    overwrote (somebody else had moved the tag), joined or copied.
     """
 
     what: str
     reason: str
+    arrival: Arrival | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """It must wait for something; a new message takes its place."""
+    """It must wait for something; a new message takes its place. `breaker`: for its destination as a whole."""
 
     envelope: Envelope
     reason: str
+    breaker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +67,15 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """A batch item failure. `attempt` is how many were made, for the backoff; None: no further one is worth while."""
+    """A batch item failure. `attempt` is how many were made, for the backoff; None: no further one is worth while.
+
+    `kind` is the error's class, `run` the copy task's that met it.
+    """
 
     reason: str
     attempt: int | None = None
+    kind: str = "Transient"
+    run: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +115,7 @@ class Decider:
             message = parse(delivery.body)
         except Malformed as error:
             self._ledger.notes.refuse(delivery.message_id, str(error))
-            return Fail(f"malformed: {error}")
+            return Fail(f"malformed: {error}", kind="Malformed")
         if isinstance(message, Ignored):
             return Done("dropped", message.reason)
         if isinstance(message, PushEvent):
@@ -116,30 +132,19 @@ class Decider:
             wanted = self._wanted(event.repository, tag, event.digest)
         if not wanted:
             return Done("dropped", "no rule selects it" if event.tag else "no tag, and no rule wants untagged images")
-        envelopes = [
-            Envelope(
-                lane="push",
-                source=event.source,
-                destination=selection.destination.name,
-                repository=event.repository,
-                tag=tag,
-                digest=event.digest,
-                first_seen=event.first_seen,
-            )
-            for selection in wanted
-        ]
+        envelopes = [event.envelope(selection.destination.name, tag) for selection in wanted]
         if len(envelopes) > 1:
             # Each destination has attempts of its own, so each gets a message of its own.
             self._queue.send(envelopes)
             return Done("split", ", ".join(envelope.destination for envelope in envelopes))
-        return self._decide_selected(delivery, envelopes[0], wanted[0])
+        return self._decide_selected(delivery, envelopes[0], wanted[0], seen_before=delivery.receives > 1)
 
     def _decide_envelope(self, delivery: Delivery, envelope: Envelope) -> Decision:
         if envelope.source != self._relay.config.source.id:
             return Done("dropped", f"of another registry: {envelope.source}")
         for selection in self._wanted(envelope.repository, envelope.tag, envelope.digest):
             if selection.destination.name == envelope.destination:
-                return self._decide_selected(delivery, envelope, selection)
+                return self._decide_selected(delivery, envelope, selection, seen_before=True)
         return Done("dropped", "no rule selects it any more")
 
     def _wanted(self, repository: str, tag: str | None, digest: str) -> tuple[Selection, ...]:
@@ -162,35 +167,39 @@ class Decider:
             self._subjects[repository, digest] = subject(manifest.content) if manifest else None
         return self._subjects[repository, digest]
 
-    def _decide_selected(self, delivery: Delivery, envelope: Envelope, selection: Selection) -> Decision:
+    def _decide_selected(
+        self, delivery: Delivery, envelope: Envelope, selection: Selection, *, seen_before: bool
+    ) -> Decision:
         destination = selection.destination
         target = self._relay.target(destination, envelope.repository)
         if envelope.tag is not None:
             tag = self._ledger.tags.get(target, envelope.tag)
             if tag.says(envelope.digest, envelope.as_of):
-                return Done("skipped", "the ledger has it")
+                return self._had(target, envelope, envelope.digest, seen_before, tag.verified_at)
             if tag.given_up(delivery.sent_at):
-                return Fail(tag.error or "the destination refuses this tag")
+                return Fail(tag.error or "the destination refuses this tag", kind="TagTaken")
         record = self._ledger.digests.get(target, envelope.digest)
         if envelope.tag is None and record.believed(envelope.as_of):
-            return Done("skipped", "the ledger has it")
+            return self._had(target, envelope, envelope.digest, seen_before)
         if record.status == "copying" and self._reaper.alive(record.run):
             return Wait(envelope, f"run {record.run} is copying it")
         if record.given_up(delivery.sent_at):
-            return Fail(record.error or "given up")  # and is not deferred, whatever else keeps it waiting
+            return _given_up(record)  # and is not deferred, whatever else keeps it waiting
         breaker = self._ledger.notes.breaker(destination.name)
         if breaker is not None:
-            return Wait(envelope, f"destination {destination.name} is out of order: {breaker.reason}")
+            return Wait(envelope, f"destination {destination.name} is out of order: {breaker.reason}", breaker=True)
         if self._ledger.notes.paused(destination.name) is not None:
             return Wait(envelope, f"destination {destination.name} is paused")
         place = self._relay.place(destination, envelope.repository)
         try:
-            return self._look(delivery, envelope, selection, place)
+            return self._look(delivery, envelope, selection, place, seen_before=seen_before)
         except RegistryDown as error:
             self._ledger.notes.open_breaker(destination.name, str(error))
-            return Wait(envelope, f"{type(error).__name__}: {error}")
+            return Wait(envelope, f"{type(error).__name__}: {error}", breaker=True)
 
-    def _look(self, delivery: Delivery, envelope: Envelope, selection: Selection, place: Place) -> Decision:
+    def _look(
+        self, delivery: Delivery, envelope: Envelope, selection: Selection, place: Place, *, seen_before: bool
+    ) -> Decision:
         """What the registries say; what the ledger has to say is said."""
         if selection.rule.mode == "observe":
             return _observed(envelope, place)
@@ -198,11 +207,11 @@ class Decider:
         if selection not in selected and (wait := self._without_subject(envelope, place)):
             return wait
         if envelope.tag is not None:
-            return self._decide_tag(delivery, envelope, place, envelope.tag)
+            return self._decide_tag(delivery, envelope, place, envelope.tag, seen_before=seen_before)
         if selection in selected and envelope.lane == "push" and self._age_ms(envelope) < UNTAGGED_MS:
             return Wait(envelope, "its index, if it has one, goes first")
         if copied(self._ledger, place, envelope.digest, envelope.as_of):
-            return Done("skipped", f"{place.destination_repository} has it")
+            return self._had(place.target, envelope, envelope.digest, seen_before)
         record = self._ledger.digests.get(place.target, envelope.digest)
         return self._copy(delivery, envelope, place.settings, record, self._ledger.clock())
 
@@ -218,15 +227,20 @@ class Decider:
     def _age_ms(self, envelope: Envelope) -> int:
         return self._ledger.clock() - envelope.first_seen
 
-    def _decide_tag(self, delivery: Delivery, envelope: Envelope, place: Place, tag: str) -> Decision:
+    def _decide_tag(
+        self, delivery: Delivery, envelope: Envelope, place: Place, tag: str, *, seen_before: bool
+    ) -> Decision:
         outcome = converge(self._ledger, place, tag, as_of=envelope.as_of)
         match outcome:
             case Applied():
                 if outcome.moved and envelope.lane == "push":
                     self._ledger.lags.arrived(envelope.first_seen)
+                reason, arrival = f"{tag} has {outcome.digest}", Arrival(outcome.digest, self._ledger.clock())
                 if outcome.overwrote:
-                    return Done("overwrote", f"{tag} has {outcome.digest}; somebody else's was {outcome.overwrote}")
-                return Done("retagged" if outcome.moved else "skipped", f"{tag} has {outcome.digest}")
+                    return Done("overwrote", f"{reason}; somebody else's was {outcome.overwrote}", arrival)
+                if outcome.moved:
+                    return Done("retagged", reason, arrival)
+                return self._had(place.target, envelope, outcome.digest, seen_before, reason=reason)
             case Kept():
                 return Done("kept", f"somebody else has put {outcome.digest} under {tag}")
             case Busy():
@@ -238,6 +252,23 @@ class Decider:
         record = self._ledger.digests.get(place.target, outcome.digest)
         return self._copy(delivery, envelope, place.settings, record, outcome.seen_at)
 
+    def _had(
+        self,
+        target: Target,
+        envelope: Envelope,
+        digest: str,
+        seen_before: bool,
+        at: int | None = None,
+        reason: str = "the ledger has it",
+    ) -> Done:
+        """It is there. A message that was looked at before, and whose image came after its event, has waited for it."""
+        if seen_before:
+            record = self._ledger.digests.get(target, digest)
+            at = at or record.verified_at or 0
+            if at >= envelope.first_seen:
+                return Done("joined", reason, Arrival(digest, at, record.run))
+        return Done("skipped", reason)
+
     def _copy(
         self, delivery: Delivery, envelope: Envelope, destination: Destination, record: DigestRecord, seen_at: int
     ) -> Copy | Wait | Fail:
@@ -248,7 +279,7 @@ class Decider:
             self._ledger.digests.interrupt(record.target, record.digest, record.run or "", _NO_OUTCOME)
             record = self._ledger.digests.get(record.target, record.digest)
         if record.given_up(delivery.sent_at):
-            return Fail(record.error or "given up")
+            return _given_up(record)
         if record.rests_until > self._ledger.clock():
             return Wait(envelope, f"interrupted {record.interruptions} times in a row: {record.error}")
         if envelope.redriven(delivery.sent_at):
@@ -265,3 +296,7 @@ def _observed(envelope: Envelope, place: Place) -> Done:
     if there == envelope.digest:
         return Done("skipped", f"{place.destination_repository} has it")
     return Done("observed", f"{place.settings.name} has {there or 'nothing'}; this rule copies nothing")
+
+
+def _given_up(record: DigestRecord) -> Fail:
+    return Fail(record.error or "given up", kind=record.error_class or "Transient", run=record.run)

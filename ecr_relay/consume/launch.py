@@ -85,12 +85,14 @@ def _claim(ledger: Ledger, run_id: str, copies: Sequence[Copy]) -> tuple[list[Jo
     for (repository, digest), group in groups.items():
         first_seen = min(copy.envelope.first_seen for copy in group)
         heals = all(copy.envelope.lane == "reconcile" for copy in group)
-        if ledger.digests.claim(group[0].record, run_id, first_seen, heals=heals) is None:
+        claimed = ledger.digests.claim(group[0].record, run_id, first_seen, heals=heals)
+        if claimed is None:
             waiting += [(copy, "claimed by another meanwhile") for copy in group]
             continue
         tags = {copy.envelope.tag: copy.seen_at for copy in group if copy.envelope.tag is not None}
         wanted = tuple(WantedTag(name=name, seen_at=seen_at) for name, seen_at in tags.items())
-        jobs.append(Job(repository=repository, digest=digest, tags=wanted))
+        messages = tuple(copy.delivery.message_id for copy in group)
+        jobs.append(Job(repository=repository, digest=digest, tags=wanted, messages=messages, attempt=claimed.attempts))
         mine += group
     return jobs, mine, waiting
 

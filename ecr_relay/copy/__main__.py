@@ -19,7 +19,8 @@ from ecr_relay import logs
 from ecr_relay.copy import Copier, copy_all
 from ecr_relay.copy.lease import Lease
 from ecr_relay.errors import ConfigError, RelayError, Transient
-from ecr_relay.ledger import Ledger, Run
+from ecr_relay.ledger import Ledger, Run, now_ms
+from ecr_relay.metrics import Metric, emf
 from ecr_relay.relay import Composer
 from ecr_relay.settings import CopierSettings
 from ecr_relay.skopeo import Skopeo
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         settings = CopierSettings.from_environment(os.environ)
         with tempfile.TemporaryDirectory(prefix="ecr-relay-") as directory:
-            return _run(Composer(settings), settings.run, Skopeo(Path(directory)))
+            return _run(Composer(settings), settings, Skopeo(Path(directory)))
     except RelayError as error:
         _log.error("cannot begin: %s", error)
         return 2
@@ -41,15 +42,17 @@ def main() -> int:
         return 1
 
 
-def _run(composer: Composer, run_id: str, skopeo: Skopeo) -> int:
-    ledger = composer.ledger
+def _run(composer: Composer, settings: CopierSettings, skopeo: Skopeo) -> int:
+    ledger, run_id = composer.ledger, settings.run
     holder = uuid4().hex
     slot = ledger.slots.begin(run_id, holder)
     run = ledger.runs.get(run_id)
     if slot is None or run is None:
         _log.warning("this run is not mine to do", extra={"run": run_id})
         return 0
-    _log.info("begin", extra={"run": run_id, "destination": run.destination, "jobs": len(run.jobs)})
+    now = ledger.clock()
+    facts = {"run": run_id, "destination": run.destination, "jobs": len(run.jobs)}
+    _log.info("begin", extra=facts | emf(settings.stack, now, {Metric.TASK_START: now - run.created_at}))
     try:
         relay = composer.relay()
         destination = relay.config.destination(run.destination)
@@ -59,7 +62,7 @@ def _run(composer: Composer, run_id: str, skopeo: Skopeo) -> int:
         ledger.slots.end(slot, holder)
         _log.error("cannot begin: %s", reason)
         return 2
-    stopper = Stopper(Copier(relay, run, destination, skopeo))
+    stopper = Stopper(Copier(relay, run, destination, skopeo), settings)
     signal.signal(signal.SIGTERM, lambda *_: stopper.stop(143, "SIGTERM"))
     lease = Lease(ledger, slot, holder, lambda reason: stopper.stop(1, reason), lambda: stopper.copier.moved)
     try:
@@ -80,15 +83,17 @@ def _give_back(ledger: Ledger, run: Run, error: Transient) -> None:
 class Stopper:
     """Stops the copier once, for the first reason given; safe to call from a signal's frame."""
 
-    def __init__(self, copier: Copier) -> None:
+    def __init__(self, copier: Copier, settings: CopierSettings) -> None:
         self.copier = copier
+        self._settings = settings
         self.exit_status = 0
         self._once = threading.Lock()
 
     def stop(self, exit_status: int, reason: str) -> None:
         if self._once.acquire(blocking=False):
             self.exit_status = exit_status
-            _log.warning("stopping: %s", reason)
+            measured = emf(self._settings.stack, now_ms(), {Metric.INTERRUPTIONS: 1})
+            _log.warning("stopping: %s", reason, extra={"run": self._settings.run} | measured)
             # In a thread: what a signal has interrupted may hold the locks that stopping needs.
             threading.Thread(target=self.copier.stop, name="stop").start()
 

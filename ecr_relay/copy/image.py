@@ -60,7 +60,7 @@ class Copier:
     def _copy(self, job: Job) -> DigestRecord | None:
         """A digest that this run has claimed; its record once it has arrived, or None."""
         target = self._run.target(job)
-        facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
+        facts = self._facts(job) | {"digest": job.digest}
         begun = self._ledger.clock()
         try:
             if self._stopped.is_set():
@@ -108,6 +108,17 @@ class Copier:
                 return
         if one.tag is not None:
             self._tag(place, job, one.tag, seen_at)
+
+    def _facts(self, job: Job) -> dict[str, object]:
+        """What every line about a job says. Several messages may wait for one, so it names them all."""
+        return {
+            "run": self._run.id,
+            "message_id": " ".join(job.messages),
+            "attempt": job.attempt,
+            "destination": self._run.destination,
+            "lane": self._run.lane,
+            "repository": job.repository,
+        }
 
     def _bring(self, place: Place, job: Job) -> bool:
         """Make the digest be at the destination; False if it was."""
@@ -180,7 +191,7 @@ class Copier:
 
     def _tag(self, place: Place, job: Job, tag: str, seen_at: int) -> None:
         """What does not succeed here is left to the message, which finds the digest copied and tries again."""
-        facts = {"run": self._run.id, "repository": job.repository, "tag": tag}
+        facts = self._facts(job) | {"tag": tag}
         try:
             outcome = converge(self._ledger, place, tag, just_copied=JustCopied(job.digest, seen_at))
         except CopyError as error:

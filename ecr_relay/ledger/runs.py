@@ -31,6 +31,10 @@ class Job(BaseModel):
     repository: str
     digest: str
     tags: tuple[WantedTag, ...] = ()
+    messages: tuple[str, ...] = ()
+    """The ids of the messages that wait for it: what its log lines have in common with the consumer's."""
+    attempt: int = 1
+    """Which attempt at this digest it is."""
 
 
 class Run(BaseModel):

@@ -117,5 +117,6 @@ def _line(text: str, milliseconds: int) -> Line:
     if not isinstance(fields, dict):
         return Line(timestamp=at(milliseconds), level="", message=text.rstrip(), fields={})
     level, message = str(fields.pop("level", "")), str(fields.pop("message", ""))
-    fields.pop("timestamp", None)
+    for name in ("timestamp", "_aws"):  # the latter makes a metric of a line
+        fields.pop(name, None)
     return Line(timestamp=at(milliseconds), level=level, message=message, fields=fields)

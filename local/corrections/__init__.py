@@ -11,6 +11,7 @@ and the function goes.
     ecr_events.py    `ECR Image Action`, and its way to a bus in another account or region, by its policy
     ecs.py           RunTask and StopTask
     sqs.py           messages that MiniStack loses between its threads; message move tasks
+    cloudwatch.py    alarms on expressions
     iam.py           conditions in the policy simulator
     functions.py     batching windows, and what Lambda functions write, into files as well
 """
@@ -20,7 +21,17 @@ from local.spec import CloudSpec
 
 def apply(spec: CloudSpec) -> None:
     """Correct the MiniStack that this process has imported."""
-    from local.corrections import ecr_access, ecr_api, ecr_events, ecr_registry, ecs, functions, iam, sqs
+    from local.corrections import (
+        cloudwatch,
+        ecr_access,
+        ecr_api,
+        ecr_events,
+        ecr_registry,
+        ecs,
+        functions,
+        iam,
+        sqs,
+    )
 
     sqs.apply()
     ecr_events.apply()
@@ -29,4 +40,5 @@ def apply(spec: CloudSpec) -> None:
     ecr_registry.apply(spec)
     ecs.apply()
     iam.apply()
+    cloudwatch.apply()
     functions.apply(spec)

@@ -144,7 +144,7 @@ def arrivals(logs: Logs) -> dict[Tag, list[tuple[float, str]]]:
             if line["message"] == "tag" and line.get("outcome") == "Applied":
                 arrived(line, line["repository"], line["tag"], line["digest"])
     for line in logs.consumer:
-        if line["message"] in ("retagged", "skipped", "copied") and " has sha256:" in line.get("reason", ""):
+        if line["message"] in ("retagged", "skipped", "joined", "copied") and " has sha256:" in line.get("reason", ""):
             arrived(line, line["repository"], line["tag"], line["reason"].rpartition(" ")[2])
     return {key: sorted(values) for key, values in found.items()}
 

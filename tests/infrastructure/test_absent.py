@@ -34,7 +34,7 @@ def alarms(synthesized: Synthesized, metric: str) -> set[str]:
     """What the alarms on a metric watch, by the value of their one dimension."""
     found = set()
     for alarm in synthesized.resources("AWS::CloudWatch::Alarm").values():
-        if alarm["MetricName"] == metric:
+        if alarm.get("MetricName") == metric:
             assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
             assert alarm["Threshold"] == 0
             [dimension] = alarm["Dimensions"]

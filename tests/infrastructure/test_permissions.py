@@ -63,6 +63,7 @@ def test_of_the_consumer(existing: Synthesized) -> None:
     assert granted(existing, "Consumer") == common(existing) | logs(existing, "Consumer") | {
         f"sqs:{call}": {queue} for call in calls
     } | {
+        "events:PutEvents": {"arn:aws:events:us-east-1:111122223333:event-bus/default"},
         "ecs:RunTask": {f"{definition} if {CLUSTER}"},
         "ecs:DescribeTasks": {f"{task} if {CLUSTER}"},
         "ecs:StopTask": {f"{task} if {CLUSTER}"},
@@ -196,7 +197,7 @@ def calls(entry_points: tuple[str, ...], *services: str) -> set[str]:
 @pytest.mark.parametrize(("part", "entry_point"), list(zip(("Consumer", "Reconcile"), ENTRY_POINTS, strict=True)))
 def test_no_call_that_the_role_may_not_make(existing: Synthesized, part: str, entry_point: str) -> None:
     # Not SQS for the reconcile: it sends by a module that can do what the consumer needs as well.
-    services = ("dynamodb", "ssm") if part == "Reconcile" else ("dynamodb", "ecs", "sqs", "ssm")
+    services = ("dynamodb", "ssm") if part == "Reconcile" else ("dynamodb", "ecs", "events", "sqs", "ssm")
     made = calls((entry_point,), *services)
     assert made
     assert made <= set(granted(existing, part))

@@ -204,6 +204,7 @@ def test_an_existing_network_and_cluster_are_used_as_they_are(existing: Synthesi
 def test_outputs_are_what_the_command_line_looks_for(example: Synthesized, existing: Synthesized) -> None:
     for synthesized in (example, existing):
         assert set(synthesized.body["Outputs"]) == {
+            "AlarmTopic",
             "Cluster",
             "ConfigParameter",
             "ConsumerFunction",

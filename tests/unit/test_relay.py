@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def composer(clock: list[float]) -> Composer:
     make_table()
-    return Composer(CommonSettings(ledger_table="ledger", config_parameter="/relay"))
+    return Composer(CommonSettings(stack="ecr-relay", ledger_table="ledger", config_parameter="/relay"))
 
 
 def test_a_changed_rule_is_seen_after_a_minute(composer: Composer, clock: list[float]) -> None:

@@ -6,6 +6,7 @@ from ecr_relay.errors import ConfigError
 from ecr_relay.settings import ConsumerSettings, CopierSettings
 
 CONSUMER = ConsumerSettings(
+    stack="ecr-relay",
     ledger_table="ledger",
     config_parameter="/ecr-relay/config",
     queue_url="https://queue",
@@ -30,4 +31,4 @@ def test_other_variables_are_left_alone() -> None:
 
 def test_every_missing_variable_is_named() -> None:
     with pytest.raises(ConfigError, match="ECR_RELAY_CONFIG_PARAMETER: Field required; ECR_RELAY_RUN: Field required"):
-        CopierSettings.from_environment({"ECR_RELAY_LEDGER_TABLE": "ledger"})
+        CopierSettings.from_environment({"ECR_RELAY_LEDGER_TABLE": "ledger", "ECR_RELAY_STACK": "relay"})
