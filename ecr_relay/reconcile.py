@@ -21,6 +21,7 @@ from ecr_relay.ledger import ProgressRecord
 from ecr_relay.messages import Envelope
 from ecr_relay.plan import Listed, Wanted, difference
 from ecr_relay.queues import CopyQueue
+from ecr_relay.registries import Registry
 from ecr_relay.relay import Relay
 
 QUEUE_LIMIT: Final = 10_000
@@ -117,9 +118,9 @@ class Reconciler:
     def _difference(self, destination: Destination, repository: str, counts: dict[str, int]) -> Iterator[Wanted]:
         there: list[Listed] = []
         with suppress(Missing):  # it will be created by the copier, with the first image
-            there = list(self._relay.destination(destination).images(destination.repository(repository)))
+            there = _pairs(self._relay.destination(destination), destination.repository(repository))
         try:
-            listed = list(self._relay.source.images(repository))
+            listed = _pairs(self._relay.source, repository)
         except Missing:
             return  # deleted since the repositories were listed
         counts["images"] += len(listed)
@@ -175,6 +176,10 @@ class Reconciler:
             counts["repositories"] += 1
             cursor = repository
         return Answer(status="done", cursor=cursor, counts=counts, plan=plan)
+
+
+def _pairs(registry: Registry, repository: str) -> list[Listed]:
+    return [(each.tag, each.digest) for each in registry.images(repository)]
 
 
 def _answer(status: Literal["running", "done"], record: ProgressRecord) -> Answer:

@@ -68,9 +68,9 @@ def verify(
 def _selected(deployment: Deployment, destination: Destination, repository: str) -> list[Listed]:
     with suppress(Missing):  # deleted since the repositories were listed
         return [
-            (tag, digest)
-            for tag, digest in deployment.relay.source.images(repository)
-            if destination in rules.destinations(deployment.config, repository, tag)
+            (each.tag, each.digest)
+            for each in deployment.relay.source.images(repository)
+            if destination in rules.destinations(deployment.config, repository, each.tag)
         ]
     return []
 
@@ -80,7 +80,8 @@ def _compare(
 ) -> Iterator[Difference]:
     there: list[Listed] = []
     with suppress(Missing):
-        there = list(deployment.relay.destination(destination).images(destination.repository(repository)))
+        registry = deployment.relay.destination(destination)
+        there = [(each.tag, each.digest) for each in registry.images(destination.repository(repository))]
     for wanted in difference(deployment.config, destination, repository, listed, there):
         yield Difference(
             destination=wanted.destination,
