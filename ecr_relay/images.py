@@ -123,17 +123,3 @@ class Reference:
 
     def __str__(self) -> str:
         return self.repository + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One line of a registry's listing: a tag and its digest, or a digest without a tag."""
-
-    tag: str | None
-    digest: str
-    subject: str | None = None
-    """What it refers to, if it is a referrer and the registry's listing tells."""
-    pushed_at: datetime | None = None
-    """When the digest was pushed, not its tag; only where details were asked for, and the registry has dates."""
-    size: int | None = None
-    """Bytes of its layers, as the registry counts them; only with details."""

@@ -36,7 +36,7 @@ class Metric(StrEnum):
     JOINED = "joined"
     """It waited for a run that was copying it already, its own or another's, and found it copied."""
     ARRIVED = "arrived"
-    """copied + retagged (also what was somebody else's) + joined; 0 in each invocation, so that no success is a value and not a gap."""
+    """copied + retagged + joined; 0 in each invocation, so that no success is a value and not a gap."""
     FAILED = "failed"
     """Deliveries that failed, so up to three of a message; 0 in each invocation. `failed_…` says them by class."""
     OBSERVED = "observed"

@@ -24,7 +24,6 @@ from ecr_relay.ledger.digests import DigestRecord, Digests
 from ecr_relay.ledger.lags import Lag, Lags
 from ecr_relay.ledger.notes import Notes
 from ecr_relay.ledger.progress import Progress, ProgressRecord
-from ecr_relay.ledger.queries import Queries
 from ecr_relay.ledger.quota import Quota
 from ecr_relay.ledger.runs import Job, Run, Runs, WantedTag
 from ecr_relay.ledger.slots import Slot, Slots
@@ -63,6 +62,7 @@ class Ledger:
     """All records over one table, and the clock that they go by. Safe to share between threads."""
 
     def __init__(self, table: "Table", clock: Clock = now_ms, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.table = table
         self.clock = clock
         self.sleep = sleep
         self.digests = Digests(table, clock)
@@ -73,4 +73,3 @@ class Ledger:
         self.lags = Lags(table, clock)
         self.progress = Progress(table, clock)
         self.quota = Quota(table, clock)
-        self.queries = Queries(table, clock)

@@ -119,7 +119,8 @@ class Tags:
             self._table,
             target.pk,
             _sk(tag),
-            "SET digest = :digest, verified_at = :now, seen_at = :seen REMOVE #owner, #until, failed_at, #error, gone_since",
+            "SET digest = :digest, verified_at = :now, seen_at = :seen "
+            "REMOVE #owner, #until, failed_at, #error, gone_since",
             Attr("owner").eq(held.owner),
             {"digest": digest, "now": self._clock(), "seen": seen_at},
         )

@@ -11,7 +11,8 @@ from pydantic import Field
 from ecr_relay import rules
 from ecr_relay.errors import ConfigError, Malformed
 from ecr_relay.ledger import DigestRecord, Run, Target
-from ecr_relay.ledger.queries import Refusal, TagRow
+from ecr_relay.ledger.lookups import TagRow
+from ecr_relay.ledger.queries import Refusal
 from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
 from ecr_relay.operate import mailbox
 from ecr_relay.operate.deployment import Deployment

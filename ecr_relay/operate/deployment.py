@@ -151,7 +151,7 @@ class Deployment:
 
     @cached_property
     def queries(self) -> Queries:
-        return Queries(self._table, self.ledger.clock)
+        return Queries(self._table)
 
     @cached_property
     def config(self) -> RelayConfig:

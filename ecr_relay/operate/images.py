@@ -10,7 +10,8 @@ from pydantic import Field
 
 from ecr_relay.ledger import DigestRecord
 from ecr_relay.ledger.digests import Status
-from ecr_relay.ledger.queries import BadCursor, Entry, TagRow
+from ecr_relay.ledger.lookups import TagRow
+from ecr_relay.ledger.queries import BadCursor, Entry
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.failures import Unusable
 from ecr_relay.operate.shapes import Shape, at

@@ -8,6 +8,7 @@ from ecr_relay.config import OciSource
 from ecr_relay.converge import Place
 from ecr_relay.errors import Missing
 from ecr_relay.images import Listed
+from ecr_relay.ledger.lookups import Lookups
 from ecr_relay.plan import Wanted, difference
 from ecr_relay.relay import Relay
 
@@ -80,6 +81,6 @@ def _referrers(place: Place, source: list[Listed], there: list[Listed]) -> Itera
 def _evicted(relay: Relay, place: Place, wanted: list[Wanted], there: list[Listed]) -> set[str]:
     digests = {one.digest for one in there}
     missing = dict.fromkeys(one.digest for one in wanted if one.digest not in digests)
-    records = relay.ledger.queries.digests((place.target, digest) for digest in missing)
+    records = Lookups(relay.ledger.table).digests((place.target, digest) for digest in missing)
     now = relay.ledger.clock()
     return {record.digest for record in records.values() if record.evicted(now)}

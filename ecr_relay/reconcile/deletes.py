@@ -17,6 +17,7 @@ from ecr_relay.converge import Place
 from ecr_relay.errors import Permanent
 from ecr_relay.images import Listed, subject_of_tag
 from ecr_relay.ledger import DigestRecord
+from ecr_relay.ledger.lookups import Lookups
 from ecr_relay.relay import Relay
 
 _log = logging.getLogger(__name__)
@@ -39,9 +40,9 @@ def wanted(relay: Relay, destination: Destination, repository: str) -> bool:
 
 def due(relay: Relay, place: Place, source: Collection[Listed], there: Collection[Listed], listed_at: int) -> Due:
     """What to note, and what to remove. `source` and `there` are complete listings, `listed_at` in ms."""
-    queries, target = relay.ledger.queries, place.target
-    records = {record.digest: record for record, _ in queries.of_repositories([target]) if record.status == "copied"}
-    rows = [row for row in queries.tags([target])[target] if row.digest and row.verified_at]
+    lookups, target = Lookups(relay.ledger.table), place.target
+    records = {record.digest: record for record in lookups.of_repository(target) if record.status == "copied"}
+    rows = [row for row in lookups.tags([target])[target] if row.digest and row.verified_at]
     put = [Put(row.tag, row.digest or "", row.gone_since) for row in rows]
     put += [Put(None, record.digest, record.gone_since) for record in records.values()]
 

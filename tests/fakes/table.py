@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from boto3.dynamodb.conditions import ConditionBase
@@ -27,6 +28,9 @@ class FakeTable:
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], Item] = {}
         self.hook: Callable[[str], bool | None] = lambda _operation: None
+        self.name = "ledger"
+        self.meta = SimpleNamespace(client=self)
+        """The resource's client, which speaks Python values, too."""
 
     def _call(self, operation: str, work: Callable[[], Answer]) -> Answer:
         if self.hook(operation):
@@ -39,6 +43,11 @@ class FakeTable:
         self.hook("GetItem")
         item = self.items.get((Key["pk"], Key["sk"]))
         return {} if item is None else {"Item": copy.deepcopy(item)}
+
+    def batch_get_item(self, *, RequestItems: dict[str, Any]) -> dict[str, Any]:
+        self.hook("BatchGetItem")
+        keys = [(key["pk"], key["sk"]) for key in RequestItems[self.name]["Keys"]]
+        return {"Responses": {self.name: [copy.deepcopy(self.items[key]) for key in keys if key in self.items]}}
 
     def put_item(self, *, Item: Item, ConditionExpression: ConditionBase | None = None) -> None:
         def work() -> None:

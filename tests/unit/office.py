@@ -108,7 +108,7 @@ class Office:
     def _rule(self) -> None:
         """As the stack's: pushes of the source's account, into the copy queue."""
         events = boto3.client("events", region_name=REGION)
-        pattern = {"source": ["aws.ecr"], "account": [self.world.config.source.account]}
+        pattern = {"source": ["aws.ecr"], "account": [self.world.config.source.id.partition(".")[0]]}
         events.put_rule(Name="pushes", EventPattern=json.dumps(pattern))
         arn = f"arn:aws:sqs:{REGION}:123456789012:relay-copy"
         events.put_targets(Rule="pushes", Targets=[{"Id": "queue", "Arn": arn}])

@@ -24,7 +24,7 @@ def relayed(world: World) -> tuple[str, str]:
 
 
 def outcomes(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.name == "ecr_relay.consume"]
+    return [record.message for record in caplog.records if record.name == "ecr_relay.consume.settle"]
 
 
 def test_overwrite_puts_the_sources_digest_and_counts_it(caplog: pytest.LogCaptureFixture) -> None:

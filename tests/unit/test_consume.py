@@ -493,7 +493,7 @@ def test_an_outcome_that_cannot_be_told_leaves_the_message_where_it_is(
 
 
 def raising(error: Exception) -> Callable[..., object]:
-    def raise_it(*_: object) -> object:
+    def raise_it(*_: object, **__: object) -> object:
         raise error
 
     return raise_it

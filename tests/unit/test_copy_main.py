@@ -30,7 +30,7 @@ SOURCE, PARAMETER, RUN = f"{ACCOUNT}.{REGION}", "/ecr-relay/config", "run"
 @pytest.fixture(autouse=True)
 def _process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As the task finds its environment; what `main` changes in this process is put back."""
-    settings = CopierSettings(ledger_table="ledger", config_parameter=PARAMETER, run=RUN)
+    settings = CopierSettings(ledger_table="ledger", config_parameter=PARAMETER, run=RUN, stack="ecr-relay")
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     root, ours = logging.getLogger(), logging.getLogger("ecr_relay")

@@ -194,7 +194,8 @@ def test_a_rule_that_observes_copies_nothing_and_says_what_it_would(caplog: pyte
     assert "observed" in caplog.messages
     counts = reconcile(world)
     assert (counts["observed"], counts["enqueued"]) == (1, 0)
-    [entry] = world.reconcile(dry_run=True).plan or ()
+    plan = world.reconcile(dry_run=True).plan or []
+    [entry] = plan
     assert (entry.action, entry.digest) == ("observe", digest)
     world.west.push("team/app", "one", "1.0")
     caplog.clear()

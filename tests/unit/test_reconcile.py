@@ -23,7 +23,8 @@ def test_what_is_missing_is_enqueued_and_what_is_equal_is_not(world: World) -> N
     other, _ = world.push("team/app", "two", "2.0")
     answer = world.reconcile()
     assert answer.status == "done"
-    assert answer.counts == {"repositories": 1, "images": 2, "enqueued": 1, "failures": 0}
+    seen = {name: count for name, count in answer.counts.items() if count}
+    assert seen == {"repositories": 1, "images": 2, "enqueued": 1}
     assert [(envelope.tag, envelope.digest) for envelope in world.queue.sent] == [("2.0", other)]
     assert world.queue.sent[0].lane == "reconcile"
     assert digest != other
@@ -50,9 +51,10 @@ def test_a_tag_deleted_at_the_destination_is_put_again_without_a_task(world: Wor
 def test_a_dry_run_answers_the_plan_and_changes_nothing(world: World) -> None:
     digest, _ = world.push("team/app", "one", "1.0")
     answer = world.reconcile(dry_run=True)
-    assert answer.plan == [
-        {"destination": "west", "repository": "team/app", "tag": "1.0", "digest": digest, "there": None}
-    ]
+    plan = answer.plan or []
+    [entry] = plan
+    assert (entry.action, entry.destination, entry.repository, entry.tag) == ("copy", "west", "team/app", "1.0")
+    assert (entry.digest, entry.there) == (digest, None)
     assert world.queue.sent == []
     assert world.ledger.progress.get(SOURCE) is None
 

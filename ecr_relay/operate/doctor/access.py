@@ -11,7 +11,8 @@ from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ecr_relay.config import Credentials, Destination, EcrRegistry
+from ecr_relay import rules
+from ecr_relay.config import Credentials, Destination, EcrRegistry, OciSource, RegistryLogin
 from ecr_relay.errors import CopyError
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.doctor.check import Check
@@ -87,8 +88,12 @@ def copier(deployment: Deployment) -> Iterator[Check]:
 
 def source(deployment: Deployment) -> Iterator[Check]:
     registry = deployment.config.source
+    named = rules.named(deployment.config)
     try:
-        first = next(iter(deployment.relay.source.repositories()), None)
+        if named is None:
+            first = next(iter(deployment.relay.source.repositories()), None)
+        else:
+            first = next((name for name in named if any(True for _ in deployment.relay.source.images(name))), None)
     except CopyError as error:
         yield _unreachable("source", registry, error)
         return
@@ -136,7 +141,7 @@ def keys(deployment: Deployment) -> Iterator[Check]:
         )
 
 
-def _unreachable(name: str, registry: EcrRegistry, error: CopyError) -> Check:
+def _unreachable(name: str, registry: EcrRegistry | OciSource, error: CopyError) -> Check:
     """A role that trusts only the relay's own roles, or a secret that only they may read, says nothing about them."""
     finding, cause = f"{type(error).__name__}: {error}", error.__cause__
     if registry.credentials is not None and isinstance(cause, ClientError) and code_of(cause) in DENIED:
@@ -161,6 +166,8 @@ def _registries(deployment: Deployment, at_source: Sequence[str], at_destination
         if registry.credentials is not None:
             yield _taken_on(registry.credentials)
             continue
+        if not isinstance(registry, EcrRegistry):
+            continue  # anonymous
         there = isinstance(registry, Destination)
         name = registry.repository("any") if isinstance(registry, Destination) else "any"
         partition = PARTITION_OF_REGION[registry.region]
@@ -168,8 +175,8 @@ def _registries(deployment: Deployment, at_source: Sequence[str], at_destination
         yield Need([f"ecr:{call}" for call in (at_destination if there else at_source)], arn)
 
 
-def _taken_on(credentials: Credentials) -> Need:
-    if credentials.role_arn is not None:
+def _taken_on(credentials: Credentials | RegistryLogin) -> Need:
+    if isinstance(credentials, Credentials) and credentials.role_arn is not None:
         return Need(["sts:AssumeRole"], credentials.role_arn)
     return Need(["secretsmanager:GetSecretValue"], credentials.secret_arn or "")
 
@@ -177,7 +184,8 @@ def _taken_on(credentials: Credentials) -> Need:
 def _own(deployment: Deployment) -> bool:
     """Whether some registry is reached by the relay's own roles."""
     config = deployment.config
-    return any(registry.credentials is None for registry in (config.source, *config.destinations))
+    registries = (config.source, *config.destinations)
+    return any(isinstance(registry, EcrRegistry) and registry.credentials is None for registry in registries)
 
 
 def _simulated(deployment: Deployment, name: str, role: str, needs: Sequence[Need]) -> Check:

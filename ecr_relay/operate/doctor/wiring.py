@@ -23,6 +23,8 @@ def configuration(deployment: Deployment) -> Iterator[Check]:
 def push_events(deployment: Deployment) -> Iterator[Check]:
     """EventBridge itself is asked whether a rule that feeds the copy queue matches a push to the source."""
     events, source = deployment.client("events"), deployment.config.source
+    if not isinstance(source, EcrSource):
+        return  # it sends none, and is polled
     name = "push events"
     sample = json.dumps(_push(source))
     rules = events.list_rule_names_by_target(TargetArn=deployment.queue_arn(deployment.outputs.queue_url))["RuleNames"]
