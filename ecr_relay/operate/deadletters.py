@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,9 @@ from ecr_relay.operate.failures import Unusable
 from ecr_relay.operate.log import Line, of_run
 from ecr_relay.operate.mailbox import Letter, Mailbox
 from ecr_relay.operate.shapes import Shape, at, log_stream, task_id
+
+LOOK: Final = 10_000
+"""Beyond so many in the queue, which of them are listed is SQS's choice; to look at more takes longer than a glance."""
 
 
 class DeadLetter(Shape):
@@ -51,6 +54,7 @@ class DeadLetters(Shape):
     total: int = Field(description="about how many there are, by SQS")
     hidden: int = Field(description="about how many somebody else is looking at; they show up within a minute")
     letters: list[DeadLetter]
+    next: str | None = Field(description="where the next page begins (`--after`); null: there is none")
 
 
 class Opened(DeadLetter):
@@ -61,15 +65,34 @@ class Opened(DeadLetter):
     log: list[Line] = Field(description="the last lines of the copy's log, oldest first")
 
 
-def show_all(deployment: Deployment, *, repository: str | None = None, limit: int = 1000) -> DeadLetters:
-    """The oldest first. With more than `limit` in the queue, which of them are seen is SQS's choice."""
+def show_all(
+    deployment: Deployment, *, repository: str | None = None, limit: int = 100, after: str | None = None
+) -> DeadLetters:
+    """The oldest first, a page at a time. SQS knows no order and no pages, so each looks at all, up to LOOK of them.
+
+    Raises Unusable for an `after` that no page ended with.
+    """
+    last = _cursor(after)
     with mailbox.opened(deployment.sqs, deployment.outputs.dead_letter_queue_url) as box:
-        box.fetch(limit if repository is None else mailbox.ALL)
+        box.fetch(mailbox.ALL if repository is not None else max(limit, LOOK))
         letters = [letter for letter in box.letters if of_repository(repository)(letter)]
     waiting, hidden = _counts(deployment)
-    explained = explain(deployment, letters[:limit])
+    rest = [letter for letter in letters if (letter.sent_at, letter.id) > last]
+    shown = rest[:limit]
     total = max(waiting + hidden, len(letters)) if repository is None else len(letters)
-    return DeadLetters(total=total, hidden=0 if letters else hidden, letters=explained)
+    return DeadLetters(
+        total=total,
+        hidden=0 if letters else hidden,
+        letters=explain(deployment, shown),
+        next=f"{shown[-1].sent_at}.{shown[-1].id}" if len(rest) > limit else None,
+    )
+
+
+def _cursor(after: str | None) -> tuple[int, str]:
+    sent_at, _, message_id = (after or "0.").partition(".")
+    if not sent_at.isdecimal() or (after is not None and not message_id):
+        raise Unusable(f"--after: {after!r} is no cursor; take `next` of the page before")
+    return int(sent_at), message_id
 
 
 def show(deployment: Deployment, wanted: str, *, lines: int = 20) -> Opened:

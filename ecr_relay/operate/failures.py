@@ -86,6 +86,8 @@ def _of_client(error: ClientError) -> str:
         return f"{call}: {message or code}: was the stack deleted, or is this another account or region?"
     if "Throttl" in code or code == "TooManyRequestsException":
         return f"{call}: AWS asks to slow down ({code}); try again in a moment"
+    if code.isdecimal() and not message:  # what botocore makes of an answer that is none of AWS's
+        return f"{call}: HTTP {code} without a reason: is there such a service in this region, or local cloud?"
     return f"{call}: {code}: {message}" if message else f"{call}: {code}"
 
 

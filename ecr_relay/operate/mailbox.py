@@ -48,6 +48,7 @@ class Mailbox:
         self._client = client
         self._url = url
         self._held: dict[str, Letter] = {}
+        self._asking = 0
         self._lock = threading.Lock()
 
     @property
@@ -71,12 +72,20 @@ class Mailbox:
 
     def _fetch(self, limit: int, waiting: int, enough: Callable[[Letter], bool], done: threading.Event) -> None:
         while not done.is_set() and len(self._held) < limit:
+            with self._lock:
+                if self._asking and len(self._held) + BATCH * self._asking >= waiting:
+                    return  # those who ask already bring the rest; one more would wait for nothing
+                self._asking += 1
             # With all in hand that there should be, a glance is enough; else it is asked for in earnest.
             wait = 0 if self._held and len(self._held) >= waiting else WAIT_S
-            received = [_letter(message) for message in self._receive(wait)]
-            with self._lock:
-                new = [letter for letter in received if letter.id not in self._held]
-                self._held.update({letter.id: letter for letter in received})
+            received: list[Letter] = []
+            try:
+                received = [_letter(message) for message in self._receive(wait)]
+            finally:
+                with self._lock:
+                    self._asking -= 1
+                    new = [letter for letter in received if letter.id not in self._held]
+                    self._held.update({letter.id: letter for letter in received})
             if not new or any(map(enough, new)):
                 # Nothing, or only what was seen before: the round is over.
                 done.set()

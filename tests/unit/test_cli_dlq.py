@@ -33,7 +33,7 @@ def bury_image(office: Office, repository: str = "team/app", tag: str = "1.0", e
 def test_an_empty_queue_is_said_to_be_empty(office: Office) -> None:
     result = office.run("dlq", "list")
     assert (result.exit_code, result.stdout) == (0, "no dead letters\n")
-    assert office.json("dlq", "list") == {"total": 0, "hidden": 0, "letters": []}
+    assert office.json("dlq", "list") == {"total": 0, "hidden": 0, "letters": [], "next": None}
 
 
 def test_the_list_joins_each_message_with_the_ledger(office: Office) -> None:
@@ -149,6 +149,17 @@ def test_all_of_many_are_seen_once(office: Office) -> None:
     assert (len(few["letters"]), few["total"]) == (15, 70)
     listed = office.run("dlq", "list", "--limit", "15")
     assert "15 of about 70" in listed.stdout, listed.output
+    paged: list[str] = []
+    after: list[str] = []
+    while True:
+        page = office.json("dlq", "list", "--limit", "30", *after)
+        paged += [letter["id"] for letter in page["letters"]]
+        if page["next"] is None:
+            break
+        after = ["--after", page["next"]]
+    assert paged == [letter["id"] for letter in answer["letters"]]
+    for nonsense in ("nonsense", "12", "12."):
+        assert office.run("dlq", "list", "--after", nonsense).exit_code == 2
 
 
 def test_one_repository_only(office: Office) -> None:

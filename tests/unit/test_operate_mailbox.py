@@ -107,3 +107,26 @@ def test_receipt_handles_are_in_no_repr(queue: tuple["SQSClient", str]) -> None:
     with mailbox.opened(client, url) as box:
         box.fetch(1)
         assert box.letters[0].receipt_handle not in repr(box.letters[0])
+
+
+def test_nobody_asks_for_what_others_already_bring(
+    queue: tuple["SQSClient", str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, url = queue
+    for number in range(12, 100):
+        client.send_message(QueueUrl=url, MessageBody=f"letter {number}")
+    monkeypatch.setattr(mailbox, "WAIT_S", 1)
+    receive = mailbox.Mailbox._receive
+    waits: list[int] = []
+
+    def noted(self: mailbox.Mailbox, wait: int) -> Any:
+        found = receive(self, 0)
+        if not found:
+            waits.append(wait)
+        return found
+
+    monkeypatch.setattr(mailbox.Mailbox, "_receive", noted)
+    with mailbox.opened(client, url) as box:
+        box.fetch(mailbox.ALL)
+        assert len(box.letters) == 100
+    assert waits == [0]  # one glance at the end, and no long wait for nothing

@@ -28,19 +28,21 @@ def dlq() -> None:
 
 @dlq.command(name="list")
 @options.repository_option("Only of this repository.")
-@click.option("--limit", metavar="N", type=click.IntRange(1), default=1000, show_default=True, help="Show so many.")
+@click.option("--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="A page.")
+@click.option("--after", metavar="NEXT", help="The page after the one that ended with NEXT.")
 @options.common
-def list_(repository: str | None, limit: int) -> None:
+def list_(repository: str | None, limit: int, after: str | None) -> None:
     """List the dead letters with image, attempts, and why, the oldest first.
 
     \b
     Examples:
       ecr-relay dlq list
+      ecr-relay dlq list --limit 1000
       ecr-relay dlq list --repository team/app --json | jq '.letters[].error'
     """
     from ecr_relay.operate import deadletters
 
-    answer = deadletters.show_all(options.deployment(), repository=repository, limit=limit)
+    answer = deadletters.show_all(options.deployment(), repository=repository, limit=limit, after=after)
     screen.emit(answer, lambda console: _list(console, answer))
 
 
@@ -61,7 +63,9 @@ def _list(console: "Console", answer: "DeadLetters") -> None:
         )
     console.print(shown)
     if answer.total > len(answer.letters):
-        screen.say(console, f"{len(answer.letters)} of about {answer.total}; --limit shows more")
+        screen.say(console, f"{len(answer.letters)} of about {answer.total}")
+    if answer.next:
+        screen.say(console, f"more: --after {answer.next}")
 
 
 def why(letter: "DeadLetter") -> str:
