@@ -8,13 +8,15 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from ecr_relay.calls import COPIER
 from ecr_relay.config import RelayConfig
 from ecr_relay.settings import CommonSettings, ConsumerSettings
 from stack.bundling import ROOT
 from stack.ledger import Ledger
 from stack.logs import log_group
+from stack.network import proxies
 from stack.parameter import Parameter
-from stack.permissions import COPIER, acknowledge, allow, allow_registries
+from stack.permissions import acknowledge, allow, allow_registries
 
 _CONTEXT: Final = ("README.md", "copier_image", "ecr_relay", "pyproject.toml", "requirements/copier.txt")
 """What the image is built from. Everything else is excluded, so that it changes neither the image nor its hash."""
@@ -43,7 +45,7 @@ class Copier(Construct):
             "GetAuthorizationToken has no resource; CDK adds it for the pull of the copier's image",
         )
         self.task_role = iam.Role(self, "TaskRole", assumed_by=self._our_tasks())
-        ledger.allow(self.task_role)
+        ledger.allow(self.task_role, COPIER)
         parameter.allow(self.task_role)
         allow_registries(self.task_role, config, COPIER)
 
@@ -80,7 +82,7 @@ class Copier(Construct):
                 ignore_mode=IgnoreMode.DOCKER,
                 exclude=["*", *(f"!{path}" for path in _CONTEXT), "**/__pycache__"],
             ),
-            environment=settings.environment(),
+            environment=settings.environment() | proxies(deployment),
             logging=ecs.LogDrivers.aws_logs(stream_prefix=_CONTAINER, log_group=self.log_group),
         )
 

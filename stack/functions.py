@@ -9,14 +9,15 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
+from ecr_relay.calls import CONSUMER, RECONCILE
 from ecr_relay.config import OciSource, RelayConfig
 from ecr_relay.settings import ConsumerSettings, ReconcileSettings
 from stack.copier import Copier
 from stack.ledger import Ledger
 from stack.logs import log_group
-from stack.network import Network
+from stack.network import Network, proxies
 from stack.parameter import Parameter
-from stack.permissions import CONSUMER, RECONCILE, acknowledge, allow, allow_registries
+from stack.permissions import acknowledge, allow, allow_registries
 from stack.queues import CONSUMER_TIMEOUT, Queues
 
 _CONCURRENCY: Final = 10
@@ -70,6 +71,7 @@ class Consumer(Construct):
             handler="handlers.consumer.handler",
             description="Decides messages of the copy queue and runs copier tasks",
             config=config,
+            network=network,
             environment=settings.environment(),
             timeout=CONSUMER_TIMEOUT,
             memory_size=512,
@@ -88,7 +90,7 @@ class Consumer(Construct):
             ],
             queues.copy.queue_arn,
         )
-        ledger.allow(role)
+        ledger.allow(role, CONSUMER)
         parameter.allow(role)
         copier.allow_running(role)
         # What has arrived, and what was given up, is told on the bus of this account and region.
@@ -124,6 +126,7 @@ class Reconcile(Construct):
         queues: Queues,
         ledger: Ledger,
         parameter: Parameter,
+        network: Network,
     ) -> None:
         super().__init__(scope, id)
         settings = ReconcileSettings(
@@ -140,6 +143,7 @@ class Reconcile(Construct):
             handler="handlers.reconcile.handler",
             description="Compares source and destinations and enqueues what differs",
             config=config,
+            network=network,
             environment=settings.environment(),
             timeout=_RECONCILE_TIMEOUT,
             memory_size=1024,
@@ -147,7 +151,7 @@ class Reconcile(Construct):
             reserved_concurrent_executions=2,
         )
         allow(role, ["sqs:GetQueueAttributes", "sqs:SendMessage"], queues.copy.queue_arn)
-        ledger.allow(role)
+        ledger.allow(role, RECONCILE)
         parameter.allow(role)
         allow_registries(role, config, RECONCILE)
 
@@ -186,6 +190,7 @@ def _function(
     handler: str,
     description: str,
     config: RelayConfig,
+    network: Network,
     environment: dict[str, str],
     timeout: Duration,
     memory_size: int,
@@ -205,12 +210,13 @@ def _function(
         handler=handler,
         runtime=lambda_.Runtime.PYTHON_3_13,
         architecture=lambda_.Architecture.ARM_64 if arm else lambda_.Architecture.X86_64,
-        environment=environment,
+        environment=environment | proxies(config.deployment),
         timeout=timeout,
         memory_size=memory_size,
         reserved_concurrent_executions=reserved_concurrent_executions,
         recursive_loop=recursive_loop,
         log_group=logs,
     )
+    network.attach(function, role)
     acknowledge(function, "L1", "Python 3.13 is what the locked dependencies are tested with")
     return function

@@ -5,13 +5,14 @@ acknowledgement of its finding, so that what the template permits and why stand 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from aws_cdk import Acknowledgment, Validations, region_info
 from aws_cdk import aws_iam as iam
 from constructs import IConstruct
 
+from ecr_relay.calls import Calls
 from ecr_relay.config import Credentials, Destination, EcrRegistry, RegistryLogin, RelayConfig
+from ecr_relay.config.consistency import inside
 
 
 def acknowledge(scope: IConstruct, rule: str, reason: str) -> None:
@@ -37,55 +38,7 @@ def allow(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryCalls:
-    """The ECR calls that a program makes.
-
-    `source` and `destination` are calls on one repository; `listing` is a call on all of them at once, which IAM
-    checks against `repository/*` even where only those below a prefix are of interest.
-    """
-
-    source: tuple[str, ...]
-    destination: tuple[str, ...]
-    listing: tuple[str, ...] = ()
-    token: bool = False
-
-
-CONSUMER = RegistryCalls(
-    source=("ecr:BatchGetImage",),
-    destination=("ecr:BatchGetImage", "ecr:PutImage"),
-)
-RECONCILE = RegistryCalls(
-    source=("ecr:BatchGetImage", "ecr:ListImages"),
-    destination=("ecr:BatchGetImage", "ecr:ListImages"),
-    listing=("ecr:DescribeRepositories",),
-)
-COPIER = RegistryCalls(
-    source=(
-        "ecr:BatchCheckLayerAvailability",
-        "ecr:BatchGetImage",
-        "ecr:DescribeRepositories",
-        "ecr:GetDownloadUrlForLayer",
-    ),
-    destination=(
-        "ecr:BatchCheckLayerAvailability",
-        "ecr:BatchGetImage",
-        "ecr:CompleteLayerUpload",
-        "ecr:CreateRepository",
-        "ecr:DescribeImages",
-        "ecr:DescribeRepositories",
-        "ecr:GetDownloadUrlForLayer",
-        "ecr:InitiateLayerUpload",
-        "ecr:PutImage",
-        "ecr:PutLifecyclePolicy",
-        "ecr:TagResource",
-        "ecr:UploadLayerPart",
-    ),
-    token=True,
-)
-
-
-def allow_registries(role: iam.Role, config: RelayConfig, calls: RegistryCalls) -> None:
+def allow_registries(role: iam.Role, config: RelayConfig, calls: Calls) -> None:
     """Let `role` reach the source and every destination: by itself, or as whom the configuration says.
 
     A registry with credentials of its own is reached with those, so the role gets nothing there but the credentials.
@@ -98,20 +51,18 @@ def allow_registries(role: iam.Role, config: RelayConfig, calls: RegistryCalls) 
             continue  # anonymous: nobody is asked for anything
         elif isinstance(registry, Destination):
             reason = "destination repositories are named, and made, after the source's"
-            allow(role, calls.destination, _repositories(registry, registry.prefix), reason=reason)
+            allow(role, calls.at(config, registry), _repositories(registry, inside(registry)), reason=reason)
+            if calls.makes:
+                _allow_key(role, registry)
         else:
             reason = "which repositories are copied is up to rules, which change without a deployment"
             allow(role, calls.source, _repositories(registry), reason=reason)
-    own = [registry for registry in registries if isinstance(registry, EcrRegistry) and not registry.credentials]
-    if calls.listing:
-        for registry in own:
-            reason = "a listing of repositories is a call on all of them"
-            allow(role, calls.listing, _repositories(registry), reason=reason)
-    if calls.token and own:
+            if calls.listing:
+                reason = "a listing of repositories is a call on all of them"
+                allow(role, calls.listing, _repositories(registry), reason=reason)
+    if calls.token and any(isinstance(registry, EcrRegistry) and not registry.credentials for registry in registries):
         reason = "GetAuthorizationToken has no resource (service authorization reference of Amazon ECR)"
         allow(role, ["ecr:GetAuthorizationToken"], "*", reason=reason)
-    if calls is COPIER:
-        _allow_keys(role, config)
 
 
 def _allow_credentials(role: iam.Role, credentials: Credentials | RegistryLogin) -> None:
@@ -119,17 +70,18 @@ def _allow_credentials(role: iam.Role, credentials: Credentials | RegistryLogin)
         allow(role, ["sts:AssumeRole"], credentials.role_arn)
     if credentials.secret_arn:
         allow(role, ["secretsmanager:GetSecretValue"], credentials.secret_arn)
+        if credentials.kms_key_arn:
+            # What Secrets Manager names to KMS with each secret (Secrets Manager user guide, encryption context).
+            only = {"StringEquals": {"kms:EncryptionContext:SecretARN": credentials.secret_arn}}
+            allow(role, ["kms:Decrypt"], credentials.kms_key_arn, conditions=only)
 
 
-def _allow_keys(role: iam.Role, config: RelayConfig) -> None:
+def _allow_key(role: iam.Role, destination: Destination) -> None:
     """CreateRepository with a key makes ECR grant itself that key in the caller's name (ECR user guide)."""
-    for destination in config.destinations:
-        key = destination.new_repository.kms_key
-        if key and not destination.credentials:
-            allow(role, ["kms:CreateGrant", "kms:DescribeKey", "kms:RetireGrant"], key)
+    if key := destination.new_repository.kms_key:
+        allow(role, ["kms:CreateGrant", "kms:DescribeKey", "kms:RetireGrant"], key)
 
 
-def _repositories(registry: EcrRegistry, prefix: str = "") -> str:
+def _repositories(registry: EcrRegistry, names: str = "*") -> str:
     partition = region_info.RegionInfo.get(registry.region).partition or "aws"
-    below = f"{prefix}/*" if prefix else "*"
-    return f"arn:{partition}:ecr:{registry.region}:{registry.account}:repository/{below}"
+    return f"arn:{partition}:ecr:{registry.region}:{registry.account}:repository/{names}"

@@ -50,7 +50,14 @@ class RelayStack(Stack):
             copier=copier,
         )
         reconcile = Reconcile(
-            self, "Reconcile", code=code, config=config, queues=queues, ledger=ledger, parameter=parameter
+            self,
+            "Reconcile",
+            code=code,
+            config=config,
+            queues=queues,
+            ledger=ledger,
+            parameter=parameter,
+            network=network,
         )
         if isinstance(config.source, EcrSource):
             PushRule(self, "Pushes", source=config.source, queues=queues)

@@ -90,6 +90,13 @@ class RelayConfig(Table):
                 return destination
         raise KeyError(name)
 
+    def deletes_at(self, destination: Destination) -> bool:
+        """Whether a rule has what the source lost removed there, too."""
+        return any(
+            rule.deletes == "propagate" and (not rule.destinations or destination.name in rule.destinations)
+            for rule in self.rules
+        )
+
     def max_tasks(self, destination: Destination) -> int:
         """How many copy tasks it may have: of n destinations, n - 1 slow ones leave at least one slot to the last."""
         if destination.max_tasks is not None:

@@ -1,8 +1,9 @@
 """`[deployment]`: how the relay runs; a change here needs a deployment."""
 
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ecr_relay.config.base import Account, Region, Table
 
@@ -16,6 +17,16 @@ FARGATE_MEMORY_MIB: Final = {
 """CPU units -> (least, most, step): the task sizes of the ECS developer guide (256 takes 512, 1024 and 2048)."""
 
 
+def _proxy(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        # Not a word of it: it would stand in the template, in task definitions and in the console.
+        raise ValueError("a user and a password have no place in this file; let the proxy admit the relay's network")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f"{url!r} is no proxy; allowed: such as 'http://proxy.example.com:3128'")
+    return url
+
+
 class Network(Table):
     """An existing network; without it the stack creates a small VPC with public subnets and no NAT."""
 
@@ -26,6 +37,20 @@ class Network(Table):
         min_length=1, description="of that VPC; the copy tasks run there, and must reach ECR, S3 and the rest"
     )
     assign_public_ip: bool = Field(default=False, description="true in public subnets without NAT")
+    functions: bool = Field(
+        default=False,
+        description="the functions run there, too, which a registry in a private network needs; they then reach AWS "
+        "and the registries only by NAT or VPC endpoints",
+    )
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.functions and self.assign_public_ip:
+            raise ValueError(
+                "functions: a function has no public address, so in public subnets it reaches nothing; name private "
+                "ones, with a NAT gateway or VPC endpoints, and leave assign_public_ip out"
+            )
+        return self
 
 
 class Deployment(Table):
@@ -36,11 +61,26 @@ class Deployment(Table):
         pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$",
         description="of the CloudFormation stack; its ECS cluster and SSM parameter are named after it",
     )
-    account: Account | None = Field(default=None, description="where the relay runs; default: the source's")
-    region: Region | None = Field(default=None, description="where the relay runs; default: the source's")
+    account: Account | None = Field(
+        default=None,
+        description="where the relay runs; default: the source's; of an `oci` one, the first destination's",
+    )
+    region: Region | None = Field(
+        default=None,
+        description="where the relay runs; default: the source's; of an `oci` one, the first destination's",
+    )
     architecture: Literal["arm64", "x86_64"] = Field(default="arm64", description="of the functions and the copier")
     reconcile_at: str = Field(default="03:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="daily, UTC")
     network: Network | None = Field(default=None, description="default: a small one of the stack's own")
+    https_proxy: Annotated[str, AfterValidator(_proxy)] | None = Field(
+        default=None,
+        description="for all that the copier and the functions ask by HTTPS, such as `http://proxy.example.com:3128`; "
+        "without user and password",
+    )
+    no_proxy: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]+$")], ...] = Field(
+        default=(),
+        description="what is asked without it: hosts, or domains such as `.amazonaws.com`, where VPC endpoints answer",
+    )
     cluster: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_-]{1,255}$",
@@ -81,6 +121,12 @@ class Deployment(Table):
     def _one_topic(self) -> Self:
         if self.alarm_email and self.alarm_topic_arn:
             raise ValueError("alarm_email: goes with the stack's own topic; subscribe it to alarm_topic_arn yourself")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.no_proxy and not self.https_proxy:
+            raise ValueError("no_proxy goes with https_proxy")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ecr_relay.config.base import Account, Name, Region, SecretArn, Table
+from ecr_relay.config.base import Account, KeyArn, Name, Region, SecretArn, Table
 from ecr_relay.images import is_repository
 
 PLACEHOLDER: Final = "{repository}"
@@ -61,6 +61,9 @@ class Credentials(Table):
         description="complete, with its six random characters; a JSON object with `access_key_id` and "
         "`secret_access_key`",
     )
+    kms_key_arn: KeyArn | None = Field(
+        default=None, description="of the secret, if it is encrypted with a key of your own; only with `secret_arn`"
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -68,6 +71,8 @@ class Credentials(Table):
             raise ValueError("needs either role_arn or secret_arn")
         if self.external_id and not self.role_arn:
             raise ValueError("external_id goes with role_arn")
+        if self.kms_key_arn and not self.secret_arn:
+            raise ValueError("kms_key_arn goes with secret_arn")
         return self
 
 
@@ -77,6 +82,9 @@ class RegistryLogin(Table):
     secret_arn: SecretArn = Field(
         description="complete, with its six random characters; a JSON object with `username` and `password`, or with "
         "`token`, a bearer token"
+    )
+    kms_key_arn: KeyArn | None = Field(
+        default=None, description="of the secret, if it is encrypted with a key of your own"
     )
 
 

@@ -83,19 +83,24 @@ def needs_deployment(old: RelayConfig, new: RelayConfig) -> Iterator[str]:
         yield f"source.{key}: changed; events and permissions are the stack's"
     for key in sorted(_differing(_flat(old.deployment), _flat(new.deployment))):
         yield f"deployment.{key}: changed"
-    granted = {_grant(destination) for destination in old.destinations}
+    granted = {_grant(old, destination) for destination in old.destinations}
     for index, destination in enumerate(new.destinations):
-        if _grant(destination) not in granted:
+        if _grant(new, destination) not in granted:
             yield (
-                f"destinations[{index}]: {destination.name!r} is new, or its region, account, prefix, credentials or "
-                "key changed; permissions are the stack's"
+                f"destinations[{index}]: {destination.name!r} is new, or its region, account, prefix, target, "
+                "credentials, endpoint or key changed, or whether it has policies, tags or deletes; permissions are "
+                "the stack's"
             )
 
 
-def _grant(destination: Destination) -> str:
+def _grant(config: RelayConfig, destination: Destination) -> str:
     """What the stack's policies say about a destination, and no more."""
     registry = EcrRegistry.model_validate(destination.model_dump(include=set(EcrRegistry.model_fields)))
-    return json.dumps([registry.model_dump(), destination.prefix, destination.new_repository.kms_key])
+    wanted = destination.new_repository
+    asked = [bool(one) for one in (wanted.lifecycle_policy, wanted.repository_policy, wanted.tags)]
+    return json.dumps(
+        [registry.model_dump(), destination.pattern, wanted.kms_key, *asked, config.deletes_at(destination)]
+    )
 
 
 def _flat(model: BaseModel) -> dict[str, Any]:

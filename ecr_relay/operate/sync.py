@@ -21,6 +21,7 @@ from ecr_relay.operate.pause import may_consume, paused
 from ecr_relay.operate.shapes import Deadline, Shape
 from ecr_relay.operate.status import Reconcile, reconcile
 from ecr_relay.reconcile import Answer, Request
+from ecr_relay.reconcile.planned import Planned
 
 ANSWER_S: Final = 20.0
 """How long an answer is waited for without `--wait`; small registries are compared by then."""
@@ -33,23 +34,15 @@ class Occupied(RelayError):
     """The function runs already: it does one thing at a time."""
 
 
-class Difference(Shape):
-    """One image that would be copied, or tag that would be put."""
-
-    destination: str
-    repository: str
-    tag: str | None
-    digest: str
-    there: str | None = Field(description="what the tag has there now; null: nothing")
-
-
 class Plan(Shape):
     """`sync --dry-run`."""
 
     repositories: int = Field(description="compared")
     images: int = Field(description="seen at the source")
     failures: int
-    plan: list[Difference]
+    bytes: int = Field(description="of what would be copied, layers that are there already included")
+    hours: dict[str, float] = Field(description="for each destination, what PutImage's quota takes at the least")
+    plan: list[Planned]
 
 
 class Synced(Shape):
@@ -84,16 +77,22 @@ def plan(deployment: Deployment, repositories: Iterable[str] = ()) -> Plan:
     """What a sync would enqueue, by the function that would: page by page where it is long."""
     request = Request(repositories=tuple(repositories), dry_run=True)
     counts = dict.fromkeys(("repositories", "images", "failures"), 0)
-    entries: list[Difference] = []
+    entries: list[Planned] = []
     while (answer := _invoke(deployment, request)) is not None:
-        entries += map(Difference.model_validate, answer.plan or [])
+        entries += answer.plan or []
         counts = {name: count + answer.counts.get(name, 0) for name, count in counts.items()}
         if answer.status != "running":
             break
         if answer.cursor <= request.after:
             raise RelayError(f"the reconcile function gets no further than {request.after or 'its beginning'!r}")
         request = request.model_copy(update={"after": answer.cursor})
-    return Plan(plan=entries, **counts)
+    hours = {
+        destination.name: sum(entry.puts for entry in entries if entry.destination == destination.name)
+        / destination.put_image_per_second
+        / 3600
+        for destination in deployment.config.destinations
+    }
+    return Plan(plan=entries, bytes=sum(entry.bytes or 0 for entry in entries), hours=hours, **counts)
 
 
 def sync(

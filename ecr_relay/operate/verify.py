@@ -12,8 +12,17 @@ from ecr_relay.errors import CopyError, Missing
 from ecr_relay.images import Listed
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.shapes import Shape
-from ecr_relay.operate.sync import Difference
 from ecr_relay.plan import difference
+
+
+class Difference(Shape):
+    """A tag, or an image without one, that the source has otherwise."""
+
+    destination: str
+    repository: str
+    tag: str | None
+    digest: str = Field(description="what the source has")
+    there: str | None = Field(description="what the tag has there; null: nothing")
 
 
 class Unverified(Shape):

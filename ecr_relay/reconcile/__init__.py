@@ -136,7 +136,7 @@ class Reconciler:
 
     @staticmethod
     def _count(found: Comparison, counts: dict[str, int]) -> None:
-        counts["images"] += len(found.source)
+        counts["images"] += found.selected
         counts["observed"] += len(found.observed)
         counts["evicted"] += len(found.evicted)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ecr_relay import rules
 from ecr_relay.config import OciSource
 from ecr_relay.converge import Place
 from ecr_relay.errors import Missing
@@ -18,6 +19,8 @@ class Comparison:
     """`as_of` is when the destination was listed, in ms: before the source, so that nothing is missed."""
 
     as_of: int
+    selected: int = 0
+    """Tags, and images without, that a rule selects for the destination; what only refers to them not counted."""
     source: list[Listed] = field(default_factory=list)
     there: list[Listed] = field(default_factory=list)
     copies: list[Wanted] = field(default_factory=list)
@@ -40,7 +43,8 @@ def compare(relay: Relay, place: Place) -> Comparison:
         return Comparison(as_of)
     if isinstance(relay.config.source, OciSource):
         source += _referrers(place, source, there)
-    comparison = Comparison(as_of, source, there)
+    selected = sum(_selected(relay, place, one) for one in source)
+    comparison = Comparison(as_of, selected, source, there)
     wanted = _alone(difference(relay.config, place.settings, place.source_repository, source, there), there)
     evicted = _evicted(relay, place, wanted, there)
     for one in wanted:
@@ -51,6 +55,11 @@ def compare(relay: Relay, place: Place) -> Comparison:
             kind = comparison.evicted
         kind.append(one)
     return comparison
+
+
+def _selected(relay: Relay, place: Place, one: Listed) -> bool:
+    found = rules.selections(relay.config, place.source_repository, one.tag)
+    return any(selection.destination == place.settings for selection in found)
 
 
 def _alone(wanted: Iterable[Wanted], there: list[Listed]) -> list[Wanted]:

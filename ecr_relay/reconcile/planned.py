@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ecr_relay.converge import Place
 from ecr_relay.plan import Wanted
@@ -13,20 +13,24 @@ from ecr_relay.relay import Relay
 
 
 class Planned(BaseModel):
-    """`bytes`: of the image, as the source counts them, layers that are there already included; None where it does not
-    tell. `puts`: calls of PutImage, the manifests of an index as far as they are known. `rule`: index of the rule."""
+    """One image that would be copied, tag that would be put, or what else a reconcile would do with it."""
 
     model_config = ConfigDict(frozen=True)
 
-    action: Literal["copy", "retag", "delete", "observe", "evicted"]
+    action: Literal["copy", "retag", "delete", "observe", "evicted"] = Field(
+        description="retag: the digest is there, and only gets the tag; observe: the rule copies nothing; evicted: it "
+        "vanished there soon after it had been healed, and is left alone until it is pushed again"
+    )
     destination: str
     repository: str
     tag: str | None
     digest: str
-    there: str | None = None
-    rule: int | None = None
-    bytes: int | None = None
-    puts: int = 0
+    there: str | None = Field(default=None, description="what the tag has there now; null: nothing")
+    rule: int | None = Field(default=None, description="index of the rule that says so")
+    bytes: int | None = Field(
+        default=None, description="as the source counts them, layers that are there already included; null: not told"
+    )
+    puts: int = Field(default=0, description="calls of PutImage, one for each manifest of an index and for the tag")
 
 
 def planned(relay: Relay, place: Place, found: Comparison) -> Iterator[Planned]:

@@ -77,22 +77,53 @@ def forwarder(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
 
 @pytest.fixture(scope="session")
 def oci(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
-    """From a registry that is not ECR, with a login and a proxy."""
+    """From a registry that is not ECR, with a login."""
     toml = """
     [source]
     type = "oci"
     host = "quay.io"
     poll_minutes = 15
-    credentials = { secret_arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:quay-AbCdEf" }
     [[destinations]]
     name = "europe"
     account = "111122223333"
     region = "eu-west-1"
     target = "quay/{repository}"
+    [source.credentials]
+    secret_arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:quay-AbCdEf"
+    kms_key_arn = "arn:aws:kms:eu-west-1:111122223333:key/0a1b2c3d"
     [[rules]]
     repositories = ["team/app"]
     """
     return synthesize(toml, tmp_path_factory.mktemp("oci"))
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """With what asks for permissions, and functions in a private network behind a proxy."""
+    toml = """
+    [source]
+    account = "111122223333"
+    region = "us-east-1"
+    [[destinations]]
+    name = "europe"
+    account = "111122223333"
+    region = "eu-west-1"
+    target = "hub/{repository}/mirror"
+    [destinations.new_repository]
+    lifecycle_policy = '{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days", "countNumber": 14}, "action": {"type": "expire"}}]}'
+    repository_policy = '{"Version": "2012-10-17", "Statement": []}'
+    tags = { owner = "platform" }
+    [[rules]]
+    deletes = "propagate"
+    [deployment]
+    https_proxy = "http://proxy.example.com:3128"
+    no_proxy = [".amazonaws.com", "registry.example.com"]
+    [deployment.network]
+    vpc_id = "vpc-0123456789abcdef0"
+    subnet_ids = ["subnet-0123456789abcdef0"]
+    functions = true
+    """  # noqa: E501 - one policy, one line
+    return synthesize(toml, tmp_path_factory.mktemp("full"))
 
 
 @pytest.fixture

@@ -1,23 +1,25 @@
 """What each role may do, to the letter; and that it is what the programs do."""
 
-import ast
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
-from botocore import xform_name
 
-from stack.bundling import ENTRY_POINTS, ROOT, SERVICES
+from stack.bundling import SERVICES
 from stack.permissions import allow
-from stack.sources import reachable
+from tests.infrastructure.calls import calls
 from tests.infrastructure.template import Synthesized, as_list, resolved, synthesize
 
 SOURCE = "arn:aws:ecr:us-east-1:111122223333:repository/*"
-DESTINATION = "arn:aws:ecr:eu-west-1:111122223333:repository/*"
 MIRROR = "arn:aws:ecr:eu-west-1:111122223333:repository/mirror/*"
 CLUSTER = {"ArnEquals": {"ecs:cluster": "arn:aws:ecs:us-east-1:111122223333:cluster/shared"}}
+
+ROLES = {
+    "Consumer": "handlers.consumer",
+    "Reconcile": "handlers.reconcile",
+    "CopierTaskRole": "ecr_relay.copy.__main__",
+}
 
 Granted = dict[str, set[str]]
 
@@ -37,13 +39,13 @@ def ecr(of: Granted) -> Granted:
     return {action: resources for action, resources in of.items() if action.startswith("ecr:")}
 
 
-def common(synthesized: Synthesized) -> Granted:
-    """What all three may do: read and write the ledger, read the configuration."""
+def common(synthesized: Synthesized, *more: str) -> Granted:
+    """What all three may do: read and write the ledger, read the configuration; and, of the ledger, what one may do
+    more."""
     [table] = synthesized.resources("AWS::DynamoDB::Table")
     [parameter] = synthesized.resources("AWS::SSM::Parameter")
-    actions = ("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "UpdateItem")
+    actions = ("GetItem", "PutItem", "Query", "UpdateItem", *more)
     return {f"dynamodb:{action}": {f"<{table}.Arn>"} for action in actions} | {
-        "dynamodb:Query": {f"<{table}.Arn>", f"<{table}.Arn>/index/by-state"},
         "ssm:GetParameter": {f"arn:aws:ssm:us-east-1:111122223333:parameter<{parameter}>"},
     }
 
@@ -77,30 +79,66 @@ def test_of_the_consumer(existing: Synthesized) -> None:
 
 def test_of_the_reconcile(existing: Synthesized) -> None:
     queue = f"<{existing.output('QueueUrl')['Ref']}.Arn>"
-    assert granted(existing, "Reconcile") == common(existing) | logs(existing, "Reconcile") | {
+    assert granted(existing, "Reconcile") == common(existing, "BatchGetItem", "DeleteItem") | logs(
+        existing, "Reconcile"
+    ) | {
         "sqs:GetQueueAttributes": {queue},
         "sqs:SendMessage": {queue},
-        "ecr:BatchGetImage": {SOURCE, MIRROR},
-        "ecr:ListImages": {SOURCE, MIRROR},
-        "ecr:DescribeRepositories": {SOURCE, DESTINATION},
+        "ecr:BatchGetImage": {SOURCE},
+        "ecr:DescribeImages": {SOURCE},
+        "ecr:DescribeRepositories": {SOURCE, MIRROR},
+        "ecr:ListImages": {MIRROR},
     }
 
 
 def test_of_the_copiers_task(existing: Synthesized) -> None:
-    both = ("BatchCheckLayerAvailability", "BatchGetImage", "DescribeRepositories", "GetDownloadUrlForLayer")
+    both = ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")
     only_destination = (
         "CompleteLayerUpload",
         "CreateRepository",
-        "DescribeImages",
+        "DescribeRepositories",
         "InitiateLayerUpload",
         "PutImage",
-        "PutLifecyclePolicy",
-        "TagResource",
         "UploadLayerPart",
     )
     assert granted(existing, "CopierTaskRole") == common(existing) | {
         f"ecr:{action}": {SOURCE, MIRROR} for action in both
-    } | {f"ecr:{action}": {MIRROR} for action in only_destination} | {"ecr:GetAuthorizationToken": {"*"}}
+    } | {f"ecr:{action}": {MIRROR} for action in only_destination} | {
+        "ecr:ListImageReferrers": {SOURCE},
+        "ecr:GetAuthorizationToken": {"*"},
+    }
+
+
+def test_what_only_some_configurations_ask_for(existing: Synthesized, full: Synthesized) -> None:
+    """And only of who does it, and only where."""
+    there = "arn:aws:ecr:eu-west-1:111122223333:repository/hub/*/mirror"
+    more = {
+        part: {
+            action: resources
+            for action, resources in ecr(granted(full, part)).items()
+            if any("/mirror" in resource for resource in resources) and action not in granted(existing, part)
+        }
+        for part in ROLES
+    }
+    policies = ("ListTagsForResource", "PutLifecyclePolicy", "SetRepositoryPolicy", "TagResource", "UntagResource")
+    assert more == {
+        "Consumer": {},
+        "Reconcile": {"ecr:BatchDeleteImage": {there}},
+        "CopierTaskRole": {f"ecr:{action}": {there} for action in policies},
+    }
+    assert granted(full, "Reconcile")["ecr:BatchGetImage"] == {SOURCE, there}
+
+
+def test_from_a_registry_that_is_not_ecr(oci: Synthesized) -> None:
+    secret = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:quay-AbCdEf"
+    key = "arn:aws:kms:eu-west-1:111122223333:key/0a1b2c3d"
+    only = {"StringEquals": {"kms:EncryptionContext:SecretARN": secret}}
+    for part in ROLES:
+        found = granted(oci, part)
+        assert found["secretsmanager:GetSecretValue"] == {secret}
+        assert found["kms:Decrypt"] == {f"{key} if {only}"}
+        there = "arn:aws:ecr:eu-west-1:111122223333:repository/quay/*"
+        assert {resource for resources in ecr(found).values() for resource in resources} <= {there, "*"}
 
 
 def test_of_the_copiers_execution(existing: Synthesized) -> None:
@@ -174,41 +212,56 @@ def test_a_wildcard_takes_a_reason() -> None:
         allow(role, ["ecr:PutImage"], "arn:aws:ecr:us-east-1:111122223333:repository/team/*")
 
 
-# What the programs do, read from their source: every method of a client, by name.
+# What the programs do, read from their source.
+
+PROGRAMS = pytest.mark.parametrize(("part", "entry_point"), list(ROLES.items()))
+
+SKOPEO = {
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:CompleteLayerUpload",
+    "ecr:GetDownloadUrlForLayer",
+    "ecr:InitiateLayerUpload",
+    "ecr:UploadLayerPart",
+}
+"""What IAM asks for where skopeo speaks the distribution protocol (ECR user guide, pushing an image)."""
+
+ELSEWHERE = {
+    "Consumer": {
+        "dynamodb:DeleteItem",  # `forget` is what digests have, and of tags only the reconcile forgets
+        "ecr:GetAuthorizationToken",  # the registry's property `host` may ask for it, and is the copier's
+    },
+    "Reconcile": {
+        "ecr:GetAuthorizationToken",
+        "ecr:ListImageReferrers",  # only a source that is not ECR is asked image by image
+    },
+    "CopierTaskRole": {"dynamodb:DeleteItem"},
+}
+"""What a name says that a program comes to, and it does not."""
 
 
-def calls(entry_points: tuple[str, ...], *services: str) -> set[str]:
-    """IAM actions of the AWS operations whose method names occur in the modules that an entry point imports."""
-    operations: dict[str, str] = {}
-    session = botocore.session.get_session()
-    for service in services:
-        model = session.get_service_model(service)
-        operations |= {xform_name(name): f"{service}:{name}" for name in model.operation_names}
-    found = set()
-    for path in reachable(ROOT, entry_points):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr in operations:
-                found.add(operations[node.attr])
-            if isinstance(node, ast.Constant) and node.value in operations:  # a paginator's or a waiter's
-                found.add(operations[node.value])
-    return {action.removesuffix("Batch") for action in found}  # IAM knows a batch of messages as many
+@PROGRAMS
+def test_no_call_that_the_role_may_not_make(full: Synthesized, part: str, entry_point: str) -> None:
+    services = ("dynamodb", "ecs", "events", "sqs", "ssm", "ecr")  # UntagResource is what many have: ECR's
+    made = calls(entry_point, *services)
+    assert len({action.partition(":")[0] for action in made}) >= 3
+    assert made - ELSEWHERE[part] <= set(granted(full, part))
 
 
-@pytest.mark.parametrize(("part", "entry_point"), list(zip(("Consumer", "Reconcile"), ENTRY_POINTS, strict=True)))
-def test_no_call_that_the_role_may_not_make(existing: Synthesized, part: str, entry_point: str) -> None:
-    # Not SQS for the reconcile: it sends by a module that can do what the consumer needs as well.
-    services = ("dynamodb", "ssm") if part == "Reconcile" else ("dynamodb", "ecs", "events", "sqs", "ssm")
-    made = calls((entry_point,), *services)
-    assert made
-    assert made <= set(granted(existing, part))
+@PROGRAMS
+def test_no_call_that_the_role_may_make_and_the_program_does_not(
+    full: Synthesized, part: str, entry_point: str
+) -> None:
+    made = calls(entry_point, "dynamodb", "events", "ssm", "ecr")
+    services = {action.partition(":")[0] for action in made}
+    allowed = {action for action in granted(full, part) if action.partition(":")[0] in services}
+    # TagResource comes with CreateRepository.
+    skopeo = SKOPEO | {"ecr:TagResource"} if part == "CopierTaskRole" else set()
+    assert allowed <= made | skopeo
 
 
-def test_no_call_to_ecr_that_no_role_may_make(existing: Synthesized) -> None:
-    # Modules are shared, so which program makes a call is not to be read from its imports.
-    made = calls((*ENTRY_POINTS, "ecr_relay.copy.__main__"), "ecr")
-    assert made
-    roles = ("Consumer", "Reconcile", "CopierTaskRole")
-    assert made <= {action for part in roles for action in granted(existing, part)}
+@PROGRAMS
+def test_what_is_said_to_be_elsewhere_is_no_lie(part: str, entry_point: str) -> None:
+    assert ELSEWHERE[part] <= calls(entry_point, "dynamodb", "ecr")
 
 
 def test_services_that_the_policies_name_are_those_of_the_asset(existing: Synthesized) -> None:

@@ -24,11 +24,20 @@ def office(monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
 
 def test_a_dry_run_is_a_plan_and_copies_nothing(office: Office) -> None:
     digest = office.world.source.push("team/app", "one", "1.0")
-    assert office.json("sync", "--dry-run") == {
-        "repositories": 1,
-        "images": 1,
-        "failures": 0,
-        "plan": [{"destination": "west", "repository": "team/app", "tag": "1.0", "digest": digest, "there": None}],
+    answer = office.json("sync", "--dry-run")
+    [entry] = answer.pop("plan")
+    size = len(office.world.source.content["team/app"].manifests[digest])
+    assert answer == {"repositories": 1, "images": 1, "failures": 0, "bytes": size, "hours": {"west": 2 / 8 / 3600}}
+    assert entry == {
+        "action": "copy",
+        "destination": "west",
+        "repository": "team/app",
+        "tag": "1.0",
+        "digest": digest,
+        "there": None,
+        "rule": 0,
+        "bytes": size,
+        "puts": 2,
     }
     assert office.depth(office.queue_url) == 0
     shown = office.run("sync", "--dry-run").stdout

@@ -59,13 +59,24 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
 
 def _plan(console: "Console", plan: "Plan") -> None:
     if plan.plan:
-        shown = screen.table("image", "source has", "there", "destination", fold=("image",))
+        shown = screen.table("", "image", "source has", "there", "destination", "rule", "bytes", fold=("image",))
         for entry in plan.plan:
             tag = entry.tag or "(no tag)"
             shown.add_row(
-                f"{entry.repository}:{tag}", screen.short(entry.digest), screen.short(entry.there), entry.destination
+                entry.action,
+                f"{entry.repository}:{tag}",
+                screen.short(entry.digest),
+                screen.short(entry.there),
+                entry.destination,
+                "" if entry.rule is None else str(entry.rule),
+                "" if entry.bytes is None else screen.size(entry.bytes),
             )
         console.print(shown)
+    for name, hours in plan.hours.items():
+        if hours:
+            size = sum(entry.bytes or 0 for entry in plan.plan if entry.destination == name)
+            took = screen.duration(hours * 3600)
+            screen.say(console, f"{name}: up to {screen.size(size)}, and at least {took} by PutImage's quota")
     verb = "differs" if len(plan.plan) == 1 else "differ"
     screen.say(
         console,

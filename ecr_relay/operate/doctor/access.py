@@ -12,6 +12,7 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ecr_relay import rules
+from ecr_relay.calls import CONSUMER, COPIER, RECONCILE, Calls
 from ecr_relay.config import Credentials, Destination, EcrRegistry, OciSource, RegistryLogin
 from ecr_relay.errors import CopyError
 from ecr_relay.operate.deployment import Deployment
@@ -21,17 +22,6 @@ from ecr_relay.regions import PARTITION_OF_REGION
 
 OLD_DAYS: Final = 90
 """From when on a secret's key is to be changed (CIS AWS Foundations Benchmark 1.14)."""
-_READ: Final = ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer", "DescribeRepositories")
-_WRITE: Final = (
-    "CompleteLayerUpload",
-    "CreateRepository",
-    "DescribeImages",
-    "InitiateLayerUpload",
-    "PutImage",
-    "PutLifecyclePolicy",
-    "TagResource",
-    "UploadLayerPart",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +47,8 @@ def consumer(deployment: Deployment) -> Iterator[Check]:
             for arn in (definition.get("taskRoleArn"), definition.get("executionRoleArn"))
             if arn
         ),
-        *_common(deployment),
-        *_registries(deployment, ["BatchGetImage"], ["BatchGetImage", "PutImage"]),
+        *_common(deployment, CONSUMER),
+        *_registries(deployment, CONSUMER),
     ]
     yield _simulated(deployment, "consumer's role", role, needs)
 
@@ -66,11 +56,10 @@ def consumer(deployment: Deployment) -> Iterator[Check]:
 def reconcile(deployment: Deployment) -> Iterator[Check]:
     outputs = deployment.outputs
     role = deployment.functions.get_function_configuration(FunctionName=outputs.reconcile_function)["Role"]
-    calls = ["BatchGetImage", "DescribeRepositories", "ListImages"]
     needs = [
         Need(["sqs:GetQueueAttributes", "sqs:SendMessage"], deployment.queue_arn(outputs.queue_url)),
-        *_common(deployment),
-        *_registries(deployment, calls, calls),
+        *_common(deployment, RECONCILE),
+        *_registries(deployment, RECONCILE),
     ]
     yield _simulated(deployment, "reconcile's role", role, needs)
 
@@ -79,8 +68,8 @@ def copier(deployment: Deployment) -> Iterator[Check]:
     definition = deployment.ecs.describe_task_definition(taskDefinition=deployment.outputs.task_definition)
     role = definition["taskDefinition"].get("taskRoleArn", "")
     needs = [
-        *_common(deployment),
-        *_registries(deployment, _READ, [*_READ, *_WRITE]),
+        *_common(deployment, COPIER),
+        *_registries(deployment, COPIER),
         *([Need(["ecr:GetAuthorizationToken"], "*")] if _own(deployment) else []),
     ]
     yield _simulated(deployment, "copier's role", role, needs)
@@ -150,29 +139,29 @@ def _unreachable(name: str, registry: EcrRegistry | OciSource, error: CopyError)
     return Check(name=name, result="fault", finding=finding, remedy="Mend credentials or network, by what it says")
 
 
-def _common(deployment: Deployment) -> Iterator[Need]:
+def _common(deployment: Deployment, calls: Calls) -> Iterator[Need]:
     """What all three do: the ledger and the configuration."""
     outputs = deployment.outputs
     _, partition, _, region, account, _ = deployment.queue_arn(outputs.queue_url).split(":")
     table = f"arn:{partition}:dynamodb:{region}:{account}:table/{outputs.ledger_table}"
-    calls = ("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")
-    yield Need([f"dynamodb:{call}" for call in calls], table)
-    yield Need(["dynamodb:Query"], f"{table}/index/by-state")
+    yield Need(calls.ledger, table)
     yield Need(["ssm:GetParameter"], f"arn:{partition}:ssm:{region}:{account}:parameter{outputs.config_parameter}")
 
 
-def _registries(deployment: Deployment, at_source: Sequence[str], at_destination: Sequence[str]) -> Iterator[Need]:
-    for registry in (deployment.config.source, *deployment.config.destinations):
+def _registries(deployment: Deployment, calls: Calls) -> Iterator[Need]:
+    config = deployment.config
+    for registry in (config.source, *config.destinations):
         if registry.credentials is not None:
             yield _taken_on(registry.credentials)
             continue
         if not isinstance(registry, EcrRegistry):
-            continue  # anonymous
-        there = isinstance(registry, Destination)
-        name = registry.repository("any") if isinstance(registry, Destination) else "any"
+            continue  # nobody is asked for anything
+        name, made = "any", (*calls.source, *calls.listing)
+        if isinstance(registry, Destination):
+            name, made = registry.repository(name), calls.at(config, registry)
         partition = PARTITION_OF_REGION[registry.region]
         arn = f"arn:{partition}:ecr:{registry.region}:{registry.account}:repository/{name}"
-        yield Need([f"ecr:{call}" for call in (at_destination if there else at_source)], arn)
+        yield Need(made, arn)
 
 
 def _taken_on(credentials: Credentials | RegistryLogin) -> Need:
@@ -184,8 +173,8 @@ def _taken_on(credentials: Credentials | RegistryLogin) -> Need:
 def _own(deployment: Deployment) -> bool:
     """Whether some registry is reached by the relay's own roles."""
     config = deployment.config
-    registries = (config.source, *config.destinations)
-    return any(isinstance(registry, EcrRegistry) and registry.credentials is None for registry in registries)
+    ours = (config.source, *config.destinations)
+    return any(registry.credentials is None for registry in ours if isinstance(registry, EcrRegistry))
 
 
 def _simulated(deployment: Deployment, name: str, role: str, needs: Sequence[Need]) -> Check:
