@@ -1,6 +1,7 @@
 """The real jobs over moto's DynamoDB and SQS, with fake registries, skopeo and ECS: `World`."""
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,15 @@ def _aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(BotocoreStubber, "process_request", one_at_a_time)
     with mock_aws():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> None:
+    """A handler's module, once imported, takes our log for its own: each test finds it as it was."""
+    ours = logging.getLogger("ecr_relay")
+    ours.propagate = True
+    ours.handlers.clear()
+    ours.setLevel(logging.NOTSET)
 
 
 @pytest.fixture
