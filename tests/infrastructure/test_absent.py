@@ -8,7 +8,18 @@ import pytest
 from stack.bundling import ROOT
 from tests.infrastructure.template import Json, Synthesized, as_list, resolved, strings
 
-VARIANTS = pytest.mark.parametrize("variant", ["example", "example_local", "x86", "existing"])
+INTERFACES = ",".join(
+    f"ec2:{call}"
+    for call in (
+        "AssignPrivateIpAddresses",
+        "CreateNetworkInterface",
+        "DeleteNetworkInterface",
+        "DescribeNetworkInterfaces",
+        "DescribeSubnets",
+        "UnassignPrivateIpAddresses",
+    )
+)
+VARIANTS = pytest.mark.parametrize("variant", ["example", "example_local", "x86", "existing", "far", "full", "oci"])
 
 
 @pytest.fixture
@@ -109,7 +120,7 @@ def test_no_queue_without_transport_encryption(synthesized: Synthesized) -> None
 
 
 @VARIANTS
-def test_no_wildcard_but_these(synthesized: Synthesized) -> None:
+def test_no_wildcard_but_these(synthesized: Synthesized, variant: str) -> None:
     """What each is for stands beside it in stack/permissions.py and stack/copier.py, or CDK would not have built it."""
     found = set()
     for policy in synthesized.resources("AWS::IAM::Policy").values():
@@ -127,7 +138,7 @@ def test_no_wildcard_but_these(synthesized: Synthesized) -> None:
         ("ecs", "task", ""),
         ("ecs", "task-definition", ""),
         ("ecs", "*", "ecs:ListTasks"),
-    }
+    } | ({("ec2", "*", INTERFACES)} if variant == "full" else set())
 
 
 @VARIANTS
