@@ -190,22 +190,6 @@ def statements(policy: dict[str, Any]) -> Iterator[str]:
         yield from [action] if isinstance(action, str) else action
 
 
-def test_a_role_of_another_account_may_what_the_relays_own_roles_may() -> None:
-    policies = [json.loads(block) for block in blocks(ROOT / "docs" / "deploying.md", "json")]
-    destination = next(policy for policy in policies if "ecr:PutImage" in set(statements(policy)))
-    config = parse(WHOLE)
-    plain, full = (
-        {"ecr:GetAuthorizationToken"}.union(*(one.at(config, destination) for one in PROGRAMS))
-        for destination in config.destinations
-    )
-    assert set(statements(destination)) == plain
-    parts = sections((ROOT / "docs" / "deploying.md").read_text())
-    assert full - plain == set(re.findall(r"ecr:\w+", parts["Another account"].rpartition("| with |")[2])) - plain
-    text = parts["A source in another account or region"]
-    listed = {action for one in PROGRAMS for action in (*one.source, *one.listing)}
-    assert set(re.findall(r"ecr:\w+", text)) == listed | {"ecr:GetAuthorizationToken"}
-
-
 PROGRAMS = (CONSUMER, RECONCILE, COPIER)
 WHOLE = """
 [source]
@@ -220,13 +204,30 @@ name = "full"
 account = "444455556666"
 region = "eu-west-1"
 [destinations.new_repository]
-lifecycle_policy = '{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged"}, "action": {"type": "expire"}}]}'
+lifecycle_policy = '''{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged"},
+                               "action": {"type": "expire"}}]}'''
 repository_policy = '{"Version": "2012-10-17"}'
 tags = { owner = "platform" }
 [[rules]]
 deletes = "propagate"
 destinations = ["full"]
 """
+
+
+def test_a_role_of_another_account_may_what_the_relays_own_roles_may() -> None:
+    policies = [json.loads(block) for block in blocks(ROOT / "docs" / "deploying.md", "json")]
+    destination = next(policy for policy in policies if "ecr:PutImage" in set(statements(policy)))
+    config = parse(WHOLE)
+    plain, full = (
+        {"ecr:GetAuthorizationToken"}.union(*(one.at(config, destination) for one in PROGRAMS))
+        for destination in config.destinations
+    )
+    assert set(statements(destination)) == plain
+    parts = sections((ROOT / "docs" / "deploying.md").read_text())
+    assert full - plain == set(re.findall(r"ecr:\w+", parts["Another account"].rpartition("| with |")[2])) - plain
+    text = parts["A source in another account or region"]
+    listed = {action for one in PROGRAMS for action in (*one.source, *one.listing)}
+    assert set(re.findall(r"ecr:\w+", text)) == listed | {"ecr:GetAuthorizationToken"}
 
 
 def test_the_cdk_is_one_version() -> None:
