@@ -1,6 +1,7 @@
 """Which calls each program makes of the ledger and of ECR: what the stack grants, and what `doctor` asks about. Pure.
 
-As IAM actions. What only some configurations ask for is granted by those alone.
+As IAM actions; ListImageReferrers has none of its own, and goes by BatchGetImage (ECR API reference). What only some
+configurations ask for is granted by those alone.
 """
 
 from collections.abc import Iterator
@@ -50,12 +51,7 @@ RECONCILE: Final = Calls(
 )
 COPIER: Final = Calls(
     ledger=_LEDGER,
-    source=(
-        "ecr:BatchCheckLayerAvailability",
-        "ecr:BatchGetImage",
-        "ecr:GetDownloadUrlForLayer",
-        "ecr:ListImageReferrers",
-    ),
+    source=("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"),
     destination=(
         "ecr:BatchCheckLayerAvailability",
         "ecr:BatchGetImage",

@@ -22,12 +22,13 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @cache
 def calls(entry_point: str, *services: str) -> frozenset[str]:
-    """As IAM actions: `dynamodb:GetItem`."""
+    """As IAM actions: `dynamodb:GetItem`. What several services have by one name is the first's."""
     session = botocore.session.get_session()
     operations: dict[str, str] = {}
     for service in services:
         model = session.get_service_model(service)
-        operations |= {xform_name(name): f"{service}:{name}" for name in model.operation_names}
+        for name in model.operation_names:
+            operations.setdefault(xform_name(name), f"{service}:{name}")
     names: set[str] = set()
     for node in _reached(entry_point):
         names |= {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
@@ -35,8 +36,12 @@ def calls(entry_point: str, *services: str) -> frozenset[str]:
         names |= {
             part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)
         }
-    # IAM knows a batch of messages as many.
-    return frozenset(action.removesuffix("Batch") for name, action in operations.items() if name in names)
+    return frozenset(_allowed_by(action) for name, action in operations.items() if name in names)
+
+
+def _allowed_by(operation: str) -> str:
+    """Where IAM's name is another: a batch of messages is as many, and referrers go with images (ECR API reference)."""
+    return "ecr:BatchGetImage" if operation == "ecr:ListImageReferrers" else operation.removesuffix("Batch")
 
 
 def _reached(entry_point: str) -> list[ast.AST]:

@@ -8,7 +8,21 @@ import pytest
 from stack.bundling import ROOT
 from tests.infrastructure.template import Json, Synthesized, as_list, resolved, strings
 
-VARIANTS = pytest.mark.parametrize("variant", ["example", "example_local", "x86", "existing"])
+INTERFACES = ",".join(
+    f"ec2:{call}"
+    for call in (
+        "AssignPrivateIpAddresses",
+        "CreateNetworkInterface",
+        "DeleteNetworkInterface",
+        "DescribeNetworkInterfaces",
+        "DescribeSubnets",
+        "UnassignPrivateIpAddresses",
+    )
+)
+_WITH_EVENTS = ["example", "example_local", "x86", "existing", "far", "full"]
+VARIANTS = pytest.mark.parametrize("variant", [*_WITH_EVENTS, "oci"])
+WITH_EVENTS = pytest.mark.parametrize("variant", _WITH_EVENTS)
+"""Of a source without events the queue for those that were not delivered stays empty, and nothing names it."""
 
 
 @pytest.fixture
@@ -42,7 +56,7 @@ def alarms(synthesized: Synthesized, metric: str) -> set[str]:
     return found
 
 
-@VARIANTS
+@WITH_EVENTS
 def test_no_queue_without_a_dead_letter_queue(synthesized: Synthesized) -> None:
     queues = synthesized.resources("AWS::SQS::Queue")
     dead = dead_letter_queues(synthesized)
@@ -50,7 +64,7 @@ def test_no_queue_without_a_dead_letter_queue(synthesized: Synthesized) -> None:
     assert {name for name, queue in queues.items() if "RedrivePolicy" not in queue} == dead
 
 
-@VARIANTS
+@WITH_EVENTS
 def test_no_dead_letter_queue_without_an_alarm(synthesized: Synthesized) -> None:
     dead = {f"<{name}.QueueName>" for name in dead_letter_queues(synthesized)}
     assert len(dead) == 2
@@ -109,7 +123,7 @@ def test_no_queue_without_transport_encryption(synthesized: Synthesized) -> None
 
 
 @VARIANTS
-def test_no_wildcard_but_these(synthesized: Synthesized) -> None:
+def test_no_wildcard_but_these(synthesized: Synthesized, variant: str) -> None:
     """What each is for stands beside it in stack/permissions.py and stack/copier.py, or CDK would not have built it."""
     found = set()
     for policy in synthesized.resources("AWS::IAM::Policy").values():
@@ -127,7 +141,7 @@ def test_no_wildcard_but_these(synthesized: Synthesized) -> None:
         ("ecs", "task", ""),
         ("ecs", "task-definition", ""),
         ("ecs", "*", "ecs:ListTasks"),
-    }
+    } | ({("ec2", "*", INTERFACES)} if variant == "full" else set())
 
 
 @VARIANTS

@@ -11,7 +11,7 @@ from cfnlint.api import ManualArgs, lint  # type: ignore[import-untyped]  # ship
 from tests.infrastructure.template import Synthesized
 
 
-@pytest.mark.parametrize("variant", ["example", "x86", "existing"])
+@pytest.mark.parametrize("variant", ["example", "x86", "existing", "far", "full", "oci"])
 def test_cfn_lint_finds_nothing(request: pytest.FixtureRequest, variant: str) -> None:
     synthesized: Synthesized = request.getfixturevalue(variant)
     found = lint(synthesized.path.read_text(encoding="utf-8"), config=ManualArgs(regions=["us-east-1"]))

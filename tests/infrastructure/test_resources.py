@@ -9,7 +9,7 @@ from ecr_relay.config import RelayConfig
 from ecr_relay.errors import ConfigError
 from stack.bundling import ROOT
 from tests.infrastructure.conftest import BASE
-from tests.infrastructure.template import Synthesized, synthesize
+from tests.infrastructure.template import Json, Synthesized, synthesize
 
 DAY = 86_400
 
@@ -199,6 +199,39 @@ def test_an_existing_network_and_cluster_are_used_as_they_are(existing: Synthesi
     assert "AWS::ECS::Cluster" not in kinds
     _, group = existing.one("AWS::EC2::SecurityGroup")
     assert group["VpcId"] == "vpc-0123456789abcdef0"
+
+
+def test_functions_in_a_private_network(existing: Synthesized, full: Synthesized) -> None:
+    name, _ = full.one("AWS::EC2::SecurityGroup")
+    for function in full.resources("AWS::Lambda::Function").values():
+        assert function["VpcConfig"] == {
+            "SubnetIds": ["subnet-0123456789abcdef0"],
+            "SecurityGroupIds": [{"Fn::GetAtt": [name, "GroupId"]}],
+        }
+    for part in ("Consumer", "Reconcile"):
+        [statement] = [one for one in full.statements(part) if "ec2:CreateNetworkInterface" in one["Action"]]
+        assert statement["Resource"] == "*"
+    # And in none, with no such permission, unless it is said.
+    assert not [one for one in existing.resources("AWS::Lambda::Function").values() if "VpcConfig" in one]
+    assert "ec2:" not in json.dumps(existing.resources("AWS::IAM::Policy"))
+
+
+def test_a_proxy_is_for_all_three(full: Synthesized, existing: Synthesized) -> None:
+    def environments(synthesized: Synthesized) -> list[Json]:
+        _, task = synthesized.one("AWS::ECS::TaskDefinition")
+        pairs = task["ContainerDefinitions"][0]["Environment"]
+        functions = synthesized.resources("AWS::Lambda::Function").values()
+        return [
+            {pair["Name"]: pair["Value"] for pair in pairs},
+            *(one["Environment"]["Variables"] for one in functions),
+        ]
+
+    assert len(environments(full)) == 3
+    for environment in environments(full):
+        assert environment["HTTPS_PROXY"] == "http://proxy.example.com:3128"
+        assert environment["NO_PROXY"] == ".amazonaws.com,registry.example.com"
+        assert "HTTP_PROXY" not in environment  # by HTTP a task asks for its credentials, which no proxy has
+    assert not [environment for environment in environments(existing) if "HTTPS_PROXY" in environment]
 
 
 def test_outputs_are_what_the_command_line_looks_for(example: Synthesized, existing: Synthesized) -> None:

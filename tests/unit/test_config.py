@@ -148,3 +148,47 @@ def test_slow_destinations_never_starve_another(destinations: int, most: int) ->
     assert (destinations - 1) * most < 10 or destinations > 10
     one = parse(GOOD.replace('prefix = "mirror"', "max_tasks = 2"))
     assert one.max_tasks(one.destinations[0]) == 2
+
+
+NETWORK = '[deployment.network]\nvpc_id = "vpc-0123456789abcdef0"\nsubnet_ids = ["subnet-0123456789abcdef0"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            '[deployment]\nhttps_proxy = "http://proxy"\nno_proxy = ["a b"]',
+            "deployment.no_proxy[0]: 'a b' does",
+        ),
+        ('[deployment]\nno_proxy = [".internal"]', "deployment: no_proxy goes with https_proxy"),
+        (
+            '[deployment]\nhttps_proxy = "proxy:3128"',
+            "deployment.https_proxy: 'proxy:3128' is no proxy",
+        ),
+        (
+            NETWORK + "functions = true\nassign_public_ip = true",
+            "deployment.network: functions: a function has",
+        ),
+        ('[deployment]\nregion = "cn-north-1"', "deployment.region: cn-north-1 is in partition aws-cn, and events of"),
+        (
+            '[destinations.credentials]\nrole_arn = "arn:aws:iam::222222222222:role/there"\n'
+            'kms_key_arn = "arn:aws:kms:us-east-1:111111111111:key/1"',
+            "destinations[0].credentials: kms_key_arn goes with secret_arn",
+        ),
+    ],
+)
+def test_networks_proxies_and_keys(text: str, line: str) -> None:
+    assert line in refusal(f"{GOOD}\n{text}")
+
+
+def test_a_proxys_password_is_refused_and_not_repeated() -> None:
+    line = refusal(f'{GOOD}\n[deployment]\nhttps_proxy = "http://me:hunter2@proxy.example.com:3128"')
+    assert line.startswith("relay.toml: deployment.https_proxy: a user and a password have no place in this file")
+    assert "hunter2" not in line
+
+
+def test_an_oci_source_leaves_the_relay_where_it_is_said() -> None:
+    source = '[source]\ntype = "oci"\nhost = "quay.io"\n'
+    oci = source + GOOD[GOOD.index("[[") :] + '[[rules]]\nrepositories = ["team/app"]\n'
+    assert parse(oci).home == ("222222222222", "eu-west-1")
+    assert parse(oci + '[deployment]\nregion = "cn-north-1"').home == ("222222222222", "cn-north-1")

@@ -1,6 +1,5 @@
 """What the documents say exists, and what must be documented is. The command reference is held by test_cli."""
 
-import ast
 import json
 import re
 import shlex
@@ -13,6 +12,7 @@ import pytest
 
 from docs import generate
 from ecr_relay import errors
+from ecr_relay.calls import CONSUMER, COPIER, RECONCILE
 from ecr_relay.cli.app import cli
 from ecr_relay.config import parse
 from ecr_relay.errors import CopyError, classify
@@ -74,13 +74,13 @@ def test_the_readers_commands_are_found_at_all() -> None:
 
 @documents
 def test_every_target_that_is_mentioned_is_in_the_makefile(path: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    mentioned = {name for line in shell_lines(path) for name in re.findall(r"(?:^|\s)make ([a-z]+)", line)}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    mentioned = {name for line in shell_lines(path) for name in re.findall(r"(?:^|\s)make ([a-z-]+)", line)}
     assert mentioned <= targets
 
 
 def test_every_target_is_in_the_readme() -> None:
-    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
     assert {name for name in targets if f"`make {name}`" not in (ROOT / "README.md").read_text()} == set()
 
 
@@ -184,30 +184,50 @@ def test_the_log_lines_of_the_runbook_are_written_somewhere() -> None:
     assert [line for row in lines for line in SPAN.findall(row) if f'"{line}"' not in written] == []
 
 
-def calls(side: str) -> set[str]:
-    """The ECR calls that stack/permissions.py grants on one side, of all three programs."""
-    tree = ast.parse((ROOT / "stack" / "permissions.py").read_text())
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "RegistryCalls":
-            for keyword in node.keywords:
-                if keyword.arg in (side, "listing"):
-                    found |= set(ast.literal_eval(keyword.value))
-    return found
-
-
 def statements(policy: dict[str, Any]) -> Iterator[str]:
     for statement in policy["Statement"]:
         action = statement["Action"]
         yield from [action] if isinstance(action, str) else action
 
 
+PROGRAMS = (CONSUMER, RECONCILE, COPIER)
+WHOLE = """
+[source]
+account = "111122223333"
+region = "us-east-1"
+[[destinations]]
+name = "plain"
+account = "444455556666"
+region = "us-east-1"
+[[destinations]]
+name = "full"
+account = "444455556666"
+region = "eu-west-1"
+[destinations.new_repository]
+lifecycle_policy = '''{"rules": [{"rulePriority": 1, "selection": {"tagStatus": "untagged"},
+                               "action": {"type": "expire"}}]}'''
+repository_policy = '{"Version": "2012-10-17"}'
+tags = { owner = "platform" }
+[[rules]]
+deletes = "propagate"
+destinations = ["full"]
+"""
+
+
 def test_a_role_of_another_account_may_what_the_relays_own_roles_may() -> None:
     policies = [json.loads(block) for block in blocks(ROOT / "docs" / "deploying.md", "json")]
     destination = next(policy for policy in policies if "ecr:PutImage" in set(statements(policy)))
-    assert set(statements(destination)) == calls("destination") | {"ecr:GetAuthorizationToken"}
-    text = sections((ROOT / "docs" / "deploying.md").read_text())["A source in another account or region"]
-    assert set(re.findall(r"ecr:\w+", text)) == calls("source") | {"ecr:GetAuthorizationToken"}
+    config = parse(WHOLE)
+    plain, full = (
+        {"ecr:GetAuthorizationToken"}.union(*(one.at(config, destination) for one in PROGRAMS))
+        for destination in config.destinations
+    )
+    assert set(statements(destination)) == plain
+    parts = sections((ROOT / "docs" / "deploying.md").read_text())
+    assert full - plain == set(re.findall(r"ecr:\w+", parts["Another account"].rpartition("| with |")[2])) - plain
+    text = parts["A source in another account or region"]
+    listed = {action for one in PROGRAMS for action in (*one.source, *one.listing)}
+    assert set(re.findall(r"ecr:\w+", text)) == listed | {"ecr:GetAuthorizationToken"}
 
 
 def test_the_cdk_is_one_version() -> None:
