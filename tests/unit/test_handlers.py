@@ -224,6 +224,11 @@ def test_a_reconcile_measures_a_run_when_it_ends(functions: Functions) -> None:
         "reconcile_failures": 0,
         "reconciled_repositories": 1,
         "reconciled_images": 1,
+        "reconciled_observed": 0,
+        "evicted": 0,
+        "deleted": 0,
+        "held": 0,
+        "differing": 0,
     }
 
 

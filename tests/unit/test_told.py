@@ -192,6 +192,30 @@ def test_an_immutable_tag(heard: Heard) -> None:
     assert "immutable" in (announced.error or "")
 
 
+@pytest.mark.parametrize(
+    ("on_conflict", "counts", "how"),
+    [
+        ("overwrite", {"retagged": 1, "conflicts": 1, "arrived@west": 1}, ["overwrote"]),
+        ("keep", {"skipped": 1, "conflicts": 1}, []),
+        ("fail", {"failed@west": 1, "failed_conflict": 1, "conflicts": 1}, ["failed"]),
+    ],
+)
+def test_a_tag_that_somebody_else_has_moved(
+    heard: Heard, on_conflict: str, counts: dict[str, float], how: list[str]
+) -> None:
+    config = heard.world.config.model_dump(mode="json")
+    config["destinations"][0]["on_conflict"] = on_conflict
+    one = Heard(World(RelayConfig.model_validate_json(json.dumps(config)), table=heard.world.table))
+    world = one.world
+    world.consume(world.delivery(world.push("team/app", "one", "1.0")[1]))
+    world.consume(world.delivery(world.push("team/app", "two", "2.0")[1]))
+    world.west.push("team/app", "by somebody else", "1.0")
+    _, event = world.push("team/app", "two", "1.0")  # which is there already, so that it takes no copy
+    one.consume(world.delivery(event, receives=3))
+    assert one.counts == counts
+    assert [announced.how for announced in one.announced] == how
+
+
 def test_a_destination_that_is_down(heard: Heard) -> None:
     world = heard.world
     _, event = world.push("team/app", "one", "1.0")
