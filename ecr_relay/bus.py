@@ -30,8 +30,9 @@ class Announcement(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    how: Literal["copied", "retagged", "joined", "failed"] = Field(
-        description="joined: by a run that was copying it before; failed: given up, and now a dead letter"
+    how: Literal["copied", "retagged", "overwrote", "joined", "failed"] = Field(
+        description="overwrote: a tag that somebody else had moved there; joined: by a run that was copying it before; "
+        "failed: given up, and now a dead letter"
     )
     lane: Literal["push", "reconcile"]
     source: str = Field(description="the source registry: account.region")

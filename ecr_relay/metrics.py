@@ -60,12 +60,23 @@ class Metric(StrEnum):
     INTERRUPTIONS = "interruptions"
     """Tasks that were stopped before their time: SIGTERM (Spot, a deployment), or a lost lease."""
 
+    BYTES = "bytes"
+    """Written by a task's copies, as far as the system tells: looked at twice a second, so the last ones may lack."""
+
     # The reconcile's, once a run has ended, of the whole run; other counts of a run keep their own names.
     DIFFERENCES = "differences"
     RECONCILE_FAILURES = "reconcile_failures"
     """Repositories that could not be compared."""
     RECONCILED_REPOSITORIES = "reconciled_repositories"
     RECONCILED_IMAGES = "reconciled_images"
+    RECONCILED_OBSERVED = "reconciled_observed"
+    """Differences that a rule which copies nothing selects."""
+    DELETED = "deleted"
+    """Tags and images that were removed, after the source."""
+    HELD = "held"
+    """Removals that wait for `max_deletes` to be raised."""
+    DIFFERING = "differing"
+    """Repositories that are not as `new_repository` asks."""
     EVICTED = "evicted"
     """Healed before and gone again: another policy removes them there."""
     # And at each of its invocations, every five minutes.
@@ -77,6 +88,7 @@ UNITS: Final[Mapping[str, str]] = {
     Metric.LAG: "Milliseconds",
     Metric.AGE: "Milliseconds",
     Metric.TASK_START: "Milliseconds",
+    Metric.BYTES: "Bytes",
 }
 BY_DESTINATION: Final = frozenset({Metric.LAG, Metric.ARRIVED, Metric.FAILED, Metric.BREAKER_OPEN})
 
@@ -98,6 +110,7 @@ _OF_RECONCILE: Final = {
     "failures": Metric.RECONCILE_FAILURES,
     "repositories": Metric.RECONCILED_REPOSITORIES,
     "images": Metric.RECONCILED_IMAGES,
+    "observed": Metric.RECONCILED_OBSERVED,
 }
 
 

@@ -95,7 +95,7 @@ class Alarms(Construct):
             "ConsumerThrottlesAlarm",
             consumer.metric_throttles(period=period, statistic="Sum"),
             "Lambda refuses the consumer invocations. Restore its reserved concurrency of 10 by deploying again, or "
-            "ask for a higher account quota.",
+            "ask for a higher account quota; `ecr-relay doctor` compares the two.",
             periods=3,
         )
         self._alarm(

@@ -50,7 +50,12 @@ class Dashboard(Construct):
         )
         ways = (Metric.COPIED, Metric.RETAGGED, Metric.JOINED, Metric.SKIPPED, Metric.DROPPED)
         dashboard.add_widgets(
-            self._graph("Throughput", measured(self, Metric.PUSHES), *(measured(self, way) for way in ways)),
+            self._graph(
+                "Throughput",
+                measured(self, Metric.PUSHES),
+                *(measured(self, way) for way in ways),
+                right=[measured(self, Metric.BYTES)],
+            ),
             self._graph("Failures by class", *(measured(self, name) for name in (*FAILURES.values(), UNEXPECTED))),
         )
         copy = queues.copy

@@ -15,5 +15,4 @@ def measured(scope: Construct, name: str, *, statistic: str = "Sum", minutes: in
         dimensions_map={STACK: Stack.of(scope).stack_name},
         statistic=statistic,
         period=Duration.minutes(minutes),
-        label=str(name),
     )

@@ -69,7 +69,8 @@ def _run(composer: Composer, settings: CopierSettings, skopeo: Skopeo) -> int:
         copy_all(stopper.copier, run.jobs)
     finally:
         lease.end()
-    _log.info("end", extra={"run": run_id, "exit_status": stopper.exit_status})
+    measured = emf(settings.stack, ledger.clock(), {Metric.BYTES: stopper.copier.moved})
+    _log.info("end", extra={"run": run_id, "exit_status": stopper.exit_status} | measured)
     return stopper.exit_status
 
 

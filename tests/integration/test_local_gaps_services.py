@@ -248,6 +248,30 @@ def test_a_message_sent_while_another_is_deleted_is_lost_only_as_it_is(kind: str
     assert ended.stdout.strip() == left
 
 
+# CloudWatch -------------------------------------------------------------------------------------------------------
+
+
+@case(CASES, "CREATE_COMPLETE")
+def an_alarm_on_an_expression_is_created(cloud: Servers) -> str:
+    metric = {"Metric": {"Namespace": "it", "MetricName": "failed"}, "Period": 60, "Stat": "Sum"}
+    alarm = {
+        "Metrics": [{"Id": "m", "MetricStat": metric, "ReturnData": False}, {"Id": "e", "Expression": "m * 2"}],
+        "ComparisonOperator": "GreaterThanThreshold",
+        "EvaluationPeriods": 1,
+        "Threshold": 0,
+    }
+    name = f"alarm-{uuid.uuid4().hex[:8]}"
+    template = {"Resources": {"Alarm": {"Type": "AWS::CloudWatch::Alarm", "Properties": alarm}}}
+    cloudformation = cloud.clients("cloudformation")
+    cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
+    deadline = time.monotonic() + 20
+    while True:
+        status = str(cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"])
+        if not status.endswith("_IN_PROGRESS") or time.monotonic() > deadline:
+            return status
+        time.sleep(0.1)
+
+
 # Lambda -----------------------------------------------------------------------------------------------------------
 
 

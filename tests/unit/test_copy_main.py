@@ -95,8 +95,23 @@ def test_zero_when_every_job_has_its_outcome_failed_ones_too(world: World, capsy
     assert (record(world, good).status, record(world, bad).status) == ("copied", "failed")
     assert world.west.content["team/app"].tags == {"good": good.digest}
     assert [slot.phase for slot in world.ledger.slots.held()] == ["ended"]
-    said = lines(capsys.readouterr().out)
+    out = capsys.readouterr().out
+    said = lines(out)
     assert (said[0], said[-1]) == ("begin", "end")
+    assert measured(out).keys() == {"task_start", "bytes"}
+    assert 0 <= measured(out)["task_start"] < 60_000
+
+
+def measured(text: str) -> dict[str, float]:
+    """The metrics that CloudWatch finds in the lines."""
+    found: dict[str, float] = {}
+    for line in map(json.loads, text.splitlines()):
+        for directive in line.get("_aws", {}).get("CloudWatchMetrics", []):
+            assert (directive["Namespace"], directive["Dimensions"]) == ("ecr-relay", [["stack"]])
+            assert line["stack"] == "ecr-relay"
+            assert isinstance(line["_aws"]["Timestamp"], int)
+            found |= {metric["Name"]: line[metric["Name"]] for metric in directive["Metrics"]}
+    return found
 
 
 @pytest.mark.parametrize("why", ["begun by another", "no slot", "no record"])
@@ -193,7 +208,9 @@ def when_it_hangs(hanging: Callable[[], list[int]], act: Callable[[], object]) -
     return thread
 
 
-def test_sigterm_gives_slot_and_claims_back_at_once(world: World, hanging: Callable[[], list[int]]) -> None:
+def test_sigterm_gives_slot_and_claims_back_at_once(
+    world: World, hanging: Callable[[], list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
     one, other = begin(world, "one", "other")
     thread = when_it_hangs(hanging, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert main() == 143
@@ -201,6 +218,7 @@ def test_sigterm_gives_slot_and_claims_back_at_once(world: World, hanging: Calla
     for job in (one, other):
         given_back(world, job)
     assert len(hanging()) == 1, "what had not begun must not begin any more"
+    assert measured(capsys.readouterr().out)["interruptions"] == 1
     assert all(map(gone, hanging()))
 
 
