@@ -11,7 +11,7 @@ from uuid import uuid4
 from ecr_relay.config import Destination
 from ecr_relay.errors import Conflict, CopyError, Missing, TagTaken
 from ecr_relay.ledger import DigestRecord, Ledger, TagRecord, Target
-from ecr_relay.registries import Registry
+from ecr_relay.registries import Registry, Writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Place:
 
     source: Registry
     source_repository: str
-    destination: Registry
+    destination: Writable
     destination_repository: str
     settings: Destination
     target: Target

@@ -22,7 +22,8 @@ from botocore.credentials import (
 from ecr_relay import config
 from ecr_relay.errors import RegistryDown
 from ecr_relay.registries import Login, Registry
-from ecr_relay.registries.ecr import CLIENT, PUT_CLIENT, Ecr, translated
+from ecr_relay.registries.aws import CLIENT, PUT_CLIENT, translated
+from ecr_relay.registries.ecr import Ecr
 from ecr_relay.registries.oci import Oci
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from ecr_relay.config import Destination, RelayConfig
 from ecr_relay.converge import Place
 from ecr_relay.errors import ConfigError
 from ecr_relay.ledger import Ledger, Target, open_table
-from ecr_relay.registries import Registry
+from ecr_relay.registries import Registry, Writable
 from ecr_relay.settings import CommonSettings
 
 _log = logging.getLogger(__name__)
@@ -31,13 +31,13 @@ class Relay:
     def __init__(self, config: RelayConfig, ledger: Ledger) -> None:
         self.config = config
         self.ledger = ledger
-        self._destinations: dict[str, Registry] = {}
+        self._destinations: dict[str, Writable] = {}
 
     @cached_property
     def source(self) -> Registry:
         return credentials.registry(self.config.source)
 
-    def destination(self, destination: Destination) -> Registry:
+    def destination(self, destination: Destination) -> Writable:
         if destination.name not in self._destinations:
             self._destinations[destination.name] = credentials.registry(destination)
         return self._destinations[destination.name]

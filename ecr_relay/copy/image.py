@@ -1,5 +1,4 @@
-"""Copying one image: repository -> immutable tags -> skopeo, by digest -> verify -> ledger -> tags -> what refers to it.
-"""
+"""Copying one image: repository -> immutable tags -> skopeo, by digest -> verify -> ledger -> tags -> what refers to it."""
 
 import logging
 import threading

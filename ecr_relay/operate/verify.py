@@ -69,9 +69,9 @@ def verify(
 def _selected(deployment: Deployment, destination: Destination, repository: str) -> list[Listed]:
     with suppress(Missing):  # deleted since the repositories were listed
         return [
-            Listed(tag, digest)
-            for tag, digest in deployment.relay.source.images(repository)
-            if destination in rules.destinations(deployment.config, repository, tag)
+            each
+            for each in deployment.relay.source.images(repository)
+            if destination in rules.destinations(deployment.config, repository, each.tag)
         ]
     return []
 
@@ -81,8 +81,7 @@ def _compare(
 ) -> Iterator[Difference]:
     there: list[Listed] = []
     with suppress(Missing):
-        pairs = deployment.relay.destination(destination).images(destination.repository(repository))
-        there = [Listed(*pair) for pair in pairs]
+        there = list(deployment.relay.destination(destination).images(destination.repository(repository)))
     for wanted in difference(deployment.config, destination, repository, listed, there):
         yield Difference(
             destination=wanted.destination,

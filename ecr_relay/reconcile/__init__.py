@@ -128,7 +128,9 @@ class Reconciler:
             for name, count in removed.items():
                 counts[name] += count
         if place.settings.new_repository != NewRepository() and found.there:
-            for difference in place.destination.differences(place.destination_repository, place.settings.new_repository):
+            for difference in place.destination.differences(
+                place.destination_repository, place.settings.new_repository
+            ):
                 counts["differing"] += 1
                 _log.warning("not as asked", extra={"repository": place.destination_repository, "reason": difference})
 

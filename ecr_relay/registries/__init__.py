@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Protocol
 
 from ecr_relay.config import NewRepository
+from ecr_relay.images import Listed
+from ecr_relay.manifests import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +19,17 @@ class Login:
     expires_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How a registry is reached, where that is not TLS by a public authority."""
+
+    plain_http: bool = False
+    ca_certificate: str | None = None
+    """PEM text of an authority that is trusted beside the public ones."""
+
+
 class Registry(Protocol):
-    """A registry as source or destination. Repositories are named without the host.
+    """A registry that images are read from. Repositories are named without the host.
 
     Every method raises CopyError: Missing where the repository itself is absent, RegistryDown for credentials
     and network, Transient for the rest that may pass.
@@ -27,6 +38,10 @@ class Registry(Protocol):
     @property
     def host(self) -> str:
         """`host[:port]`, as skopeo and docker name it, taken from the registry's own answer."""
+
+    @property
+    def transport(self) -> Transport:
+        """How skopeo gets there."""
 
     def login(self) -> Login | None:
         """Credentials that have hours left; None for anonymous."""
@@ -37,17 +52,34 @@ class Registry(Protocol):
     def has(self, repository: str, digest: str) -> bool:
         """Whether the manifest is there and can be pulled."""
 
+    def manifest(self, repository: str, digest: str) -> Manifest | None:
+        """None if it is not there. Raises Permanent for one that is archived, and cannot be pulled."""
+
     def children(self, repository: str, digest: str) -> tuple[str, ...]:
         """The digests of the manifests that an index lists; none for anything else, or what is not there."""
+
+    def referrers(self, repository: str, digest: str) -> tuple[str, ...]:
+        """The digests of the manifests that refer to `digest` directly, by their `subject`; none for what is not there.
+
+        Cosign's tags (`sha256-….sig`) are no referrers of this kind: `resolve` finds them.
+        """
 
     def repositories(self) -> Iterator[str]:
         """All repositories, in the registry's own order."""
 
-    def images(self, repository: str) -> Iterable[tuple[str | None, str]]:
-        """(tag, digest) pairs, a page at a time; tag None for an image without one. Missing if no repository."""
+    def images(self, repository: str, *, details: bool = False) -> Iterable[Listed]:
+        """A line for each tag and for each image without one, a page at a time. Missing if no repository."""
+
+
+class Writable(Registry, Protocol):
+    """A registry that images are copied to."""
 
     def ensure_repository(self, repository: str, settings: NewRepository) -> None:
-        """Create it with `settings` if it is absent; an existing one is left alone. Safe when raced."""
+        """Create it with `settings` if it is absent; an existing one is left alone. Safe when raced, and when a
+        creation that was cut off is tried again."""
+
+    def differences(self, repository: str, settings: NewRepository) -> tuple[str, ...]:
+        """What an existing repository has otherwise than `settings` ask, a sentence each; none if it is absent."""
 
     def tag_is_taken(self, repository: str, digest: str, tag: str) -> bool:
         """Whether `tag` is immutable there and names another digest: so that no layer moves for nothing."""
@@ -57,4 +89,11 @@ class Registry(Protocol):
 
         Raises Missing when the manifest is gone, TagTaken when an immutable tag holds another digest. The same
         digest again is success.
+        """
+
+    def delete(self, repository: str, digest: str, tag: str | None) -> None:
+        """Remove `tag` from `digest`, the image with its last tag; with None, the image. Absent already is success,
+        and a tag that names another digest by now is left alone.
+
+        Raises Permanent for an image that an index lists.
         """

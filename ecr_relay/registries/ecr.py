@@ -2,96 +2,45 @@
 
 import base64
 import hashlib
-import re
+import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionClosedError,
-    IncompleteReadError,
-    ParamValidationError,
-    ReadTimeoutError,
-)
-
 from ecr_relay.config import NewRepository
-from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient, classify
-from ecr_relay.images import MANIFEST_MEDIA_TYPES, children
-from ecr_relay.registries import Login
+from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient
+from ecr_relay.images import MANIFEST_MEDIA_TYPES, Listed, children
+from ecr_relay.manifests import Manifest
+from ecr_relay.registries import Login, Transport
+from ecr_relay.registries.aws import code, translated
+from ecr_relay.registries.repositories import Repositories, differences, is_immutable
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr.client import ECRClient
-    from mypy_boto3_ecr.type_defs import (
-        CreateRepositoryRequestTypeDef,
-        ImageIdentifierTypeDef,
-        ImageTypeDef,
-        RepositoryTypeDef,
-    )
+    from mypy_boto3_ecr.type_defs import ImageIdentifierTypeDef, ImageTypeDef, ListImageReferrersRequestTypeDef
 
 HOURS_LEFT: Final = timedelta(hours=6)
 """What a login has left at the least when a copy gets it: half of what ECR gives (12 hours, ECR API reference)."""
 
-CLIENT: Final = Config(
-    connect_timeout=5,
-    read_timeout=30,
-    retries={"mode": "standard", "total_max_attempts": 4},
-    tcp_keepalive=True,
-    user_agent_extra="ecr-relay",
-)
-"""For everything but PutImage: the SDK's is the one layer that retries."""
-
-PUT_CLIENT: Final = Config(
-    connect_timeout=3,
-    read_timeout=10,
-    retries={"mode": "standard", "total_max_attempts": 1},
-    tcp_keepalive=True,
-    user_agent_extra="ecr-relay",
-)
-"""For PutImage under a tag's lock: what could still land when the lock is gone must not be sent again."""
-
-# Calls that are about who we are: refused, they are refused for every image.
-_IDENTITY: Final = {"AssumeRole", "GetSecretValue", "GetAuthorizationToken"}
 # Archived images have a record but cannot be pulled; a push brings them back.
-_ABSENT: Final = {"ImageNotFound", "ImageInaccessible"}
+_ARCHIVED: Final = "ImageInaccessible"
+_ABSENT: Final = {"ImageNotFound", _ARCHIVED}
+# Of an API that is older than ListImageReferrers, as others than AWS itself have it.
+_UNKNOWN_CALL: Final = {"UnknownOperationException", "InvalidAction", "AccessDeniedException", "AccessDenied"}
 
 
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """The one place where what boto3 raises becomes a CopyError. `what` begins its text: "ECR PutImage of a in b"."""
-    try:
-        yield
-    except ClientError as error:
-        details = error.response.get("Error", {})
-        reason = f"{details.get('Code', 'unknown')}: {details.get('Message', 'no message')}"
-        if error.operation_name in _IDENTITY:
-            kind: type[CopyError] = RegistryDown
-            if error.operation_name not in what:  # asked for by the SDK on the way
-                reason = f"{error.operation_name}: {reason}"
-        else:
-            kind = classify(reason)
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) >= 500:
-                kind = Transient
-        raise kind(f"{what}: {reason}") from error
-    except (ReadTimeoutError, ConnectionClosedError, IncompleteReadError) as error:
-        raise Transient(f"{what}: {error}") from error
-    except ParamValidationError as error:
-        raise Permanent(f"{what}: {' '.join(str(error).split())}") from error
-    except BotoCoreError as error:  # no connection, no credentials
-        raise RegistryDown(f"{what}: {error}") from error
+_log = logging.getLogger(__name__)
 
 
 class Ecr:
-    """Implements `registries.Registry`. `put_client` does PutImage alone, without retries. Threads may share it."""
+    """Implements `registries.Writable`. `put_client` does PutImage alone, without retries. Threads may share it."""
 
     def __init__(self, client: "ECRClient", registry_id: str, *, put_client: "ECRClient | None" = None) -> None:
         self._client = client
         self._put_client = put_client or client
         self._id = registry_id
+        self._repositories = Repositories(client, registry_id, self._name)
         self._lock = threading.Lock()
         self._last: tuple[str, Login] | None = None
 
@@ -109,6 +58,10 @@ class Ecr:
     def host(self) -> str:
         """Of the last token's answer, however old: it does not change."""
         return (self._last or self._authorize())[0]
+
+    @property
+    def transport(self) -> Transport:
+        return Transport()
 
     def login(self) -> Login:
         """Asks for a new token when the last one has less than HOURS_LEFT."""
@@ -141,12 +94,52 @@ class Ecr:
     def has(self, repository: str, digest: str) -> bool:
         return self._image(repository, {"imageDigest": digest}) is not None
 
+    def manifest(self, repository: str, digest: str) -> Manifest | None:
+        return self._read(repository, digest, archived=True)
+
+    def _read(self, repository: str, digest: str, *, archived: bool) -> Manifest | None:
+        image = self._image(repository, {"imageDigest": digest}, archived=archived)
+        if image is None:
+            return None
+        content = image["imageManifest"].encode()
+        if "sha256:" + hashlib.sha256(content).hexdigest() != digest:
+            raise Permanent(f"{self._doing('BatchGetImage', repository)}: the manifest is not that of {digest}")
+        return Manifest(digest, image.get("imageManifestMediaType", ""), content)
+
     def children(self, repository: str, digest: str) -> tuple[str, ...]:
         image = self._image(repository, {"imageDigest": digest})
         return children(image["imageManifest"]) if image else ()
 
-    def _image(self, repository: str, image_id: "ImageIdentifierTypeDef") -> "ImageTypeDef | None":
-        """None if there is no such image, or no such repository."""
+    def referrers(self, repository: str, digest: str) -> tuple[str, ...]:
+        """By ListImageReferrers, which tells of active ones only: archived ones cannot be pulled."""
+        found: list[str] = []
+        request: ListImageReferrersRequestTypeDef = {
+            "registryId": self._id,
+            "repositoryName": repository,
+            "subjectId": {"imageDigest": digest},
+        }
+        try:
+            with translated(self._doing("ListImageReferrers", f"{repository}@{digest}")):
+                while True:  # botocore has no paginator for it
+                    page = self._client.list_image_referrers(**request)
+                    found += (each["digest"] for each in page.get("referrers", ()))
+                    if not page.get("nextToken"):
+                        return tuple(found)
+                    request["nextToken"] = page["nextToken"]
+        except Missing:
+            return ()
+        except CopyError as error:
+            if code(error.__cause__) not in _UNKNOWN_CALL:
+                raise
+            _log.warning("referrers are looked for by tag only", extra={"error": str(error)})
+        listed = self.resolve(repository, digest.replace(":", "-"))
+        return self.children(repository, listed) if listed else ()
+
+    def _image(
+        self, repository: str, image_id: "ImageIdentifierTypeDef", *, archived: bool = False
+    ) -> "ImageTypeDef | None":
+        """None if there is no such image, or no such repository; an archived one is Permanent if `archived` is to be
+        told from those."""
         what = self._doing("BatchGetImage", f"{repository} {' '.join(map(str, image_id.values()))}")
         try:
             with translated(what):
@@ -161,9 +154,11 @@ class Ecr:
         if images := answer.get("images"):
             return images[0]
         for failure in answer.get("failures", ()):  # of the one that was asked for
-            code = failure.get("failureCode", "unknown")
-            if code not in _ABSENT:
-                raise Transient(f"{what}: {code}: {failure.get('failureReason', 'no reason given')}")
+            kind = failure.get("failureCode", "unknown")
+            if kind == _ARCHIVED and archived:
+                raise Permanent(f"{what}: the image is archived, and can be pulled again when it is restored there")
+            if kind not in _ABSENT:
+                raise Transient(f"{what}: {kind}: {failure.get('failureReason', 'no reason given')}")
         return None
 
     def repositories(self) -> Iterator[str]:
@@ -174,8 +169,11 @@ class Ecr:
             for page in pages:
                 yield from (repository["repositoryName"] for repository in page["repositories"])
 
-    def images(self, repository: str) -> Iterator[tuple[str | None, str]]:
+    def images(self, repository: str, *, details: bool = False) -> Iterator[Listed]:
         """Of any status: an archived image is there, though `has` says that it cannot be pulled."""
+        if details:
+            yield from self._described_images(repository)
+            return
         with translated(self._doing("ListImages", repository)):
             pages = self._client.get_paginator("list_images").paginate(
                 registryId=self._id,
@@ -184,66 +182,49 @@ class Ecr:
                 PaginationConfig={"PageSize": 1000},
             )
             for page in pages:
-                yield from ((image.get("imageTag"), image["imageDigest"]) for image in page["imageIds"])
+                yield from (Listed(image.get("imageTag"), image["imageDigest"]) for image in page["imageIds"])
+
+    def _described_images(self, repository: str) -> Iterator[Listed]:
+        with translated(self._doing("DescribeImages", repository)):
+            pages = self._client.get_paginator("describe_images").paginate(
+                registryId=self._id,
+                repositoryName=repository,
+                filter={"imageStatus": "ANY"},
+                PaginationConfig={"PageSize": 1000},
+            )
+            for page in pages:
+                for image in page["imageDetails"]:
+                    subject, pushed_at = image.get("subjectManifestDigest"), image.get("imagePushedAt")
+                    for tag in image.get("imageTags") or (None,):
+                        yield Listed(tag, image["imageDigest"], subject, pushed_at, image.get("imageSizeInBytes"))
 
     def ensure_repository(self, repository: str, settings: NewRepository) -> None:
+        self._repositories.ensure(repository, settings)
+
+    def differences(self, repository: str, settings: NewRepository) -> tuple[str, ...]:
         try:
-            # Looked for first: nearly always it is there, and a role that may not create can then still copy.
-            self._described(repository)
+            return differences(self._repositories.described(repository), settings)
         except Missing:
-            self._create(repository, settings)
-
-    def _described(self, repository: str) -> "RepositoryTypeDef":
-        with translated(self._doing("DescribeRepositories", repository)):
-            answer = self._client.describe_repositories(registryId=self._id, repositoryNames=[repository])
-        return answer["repositories"][0]
-
-    def _create(self, repository: str, settings: NewRepository) -> None:
-        request: CreateRepositoryRequestTypeDef = {
-            "registryId": self._id,
-            "repositoryName": repository,
-            "imageTagMutability": "IMMUTABLE" if settings.immutable_tags else "MUTABLE",
-            "imageScanningConfiguration": {"scanOnPush": settings.scan_on_push},
-            "tags": [{"Key": key, "Value": value} for key, value in settings.tags.items()],
-        }
-        if settings.kms_key:
-            request["encryptionConfiguration"] = {"encryptionType": "KMS", "kmsKey": settings.kms_key}
-        with translated(self._doing("CreateRepository", repository)):
-            try:
-                self._client.create_repository(**request)
-            except self._client.exceptions.RepositoryAlreadyExistsException:
-                return  # a sibling was faster, and sets the policy
-        if settings.lifecycle_policy:
-            with translated(self._doing("PutLifecyclePolicy", repository)):
-                self._client.put_lifecycle_policy(
-                    registryId=self._id, repositoryName=repository, lifecyclePolicyText=settings.lifecycle_policy
-                )
+            return ()
 
     def tag_is_taken(self, repository: str, digest: str, tag: str) -> bool:
         if self.resolve(repository, tag) in (None, digest):
             return False
-        described = self._described(repository)
-        mutability = described.get("imageTagMutability", "MUTABLE")
-        filters = [each["filter"] for each in described.get("imageTagMutabilityExclusionFilters", ())]
-        excluded = any(_wildcard(pattern, tag) for pattern in filters)
-        return mutability.startswith("IMMUTABLE") != excluded
+        return is_immutable(self._repositories.described(repository), tag)
 
     def put_tag(self, repository: str, digest: str, tag: str) -> None:
         """One BatchGetImage and one PutImage; the latter is sent once, and answers or fails within 13 s."""
-        image = self._image(repository, {"imageDigest": digest})
-        if image is None:
+        manifest = self._read(repository, digest, archived=False)  # a push brings an archived one back
+        if manifest is None:
             raise Missing(f"{repository}@{digest} is not in {self._name}")
-        manifest = image["imageManifest"]
-        if "sha256:" + hashlib.sha256(manifest.encode()).hexdigest() != digest:
-            raise Permanent(f"{self._doing('BatchGetImage', repository)}: the manifest is not that of {digest}")
         try:
             with translated(self._doing("PutImage", f"{repository}:{tag}")):
                 self._put_client.put_image(
                     registryId=self._id,
                     repositoryName=repository,
-                    imageManifest=manifest,
+                    imageManifest=manifest.content.decode(),
                     # Mandatory for a manifest that does not say it itself.
-                    **({"imageManifestMediaType": media} if (media := image.get("imageManifestMediaType")) else {}),
+                    **({"imageManifestMediaType": manifest.media_type} if manifest.media_type else {}),
                     imageDigest=digest,
                     imageTag=tag,
                 )
@@ -255,14 +236,24 @@ class Ecr:
                 ) from None
         except CopyError as error:
             # Only ECR's own code will do: no other "already exists" means that the tag is what was asked for.
-            if _code(error.__cause__) != "ImageAlreadyExistsException":
+            if code(error.__cause__) != "ImageAlreadyExistsException":
                 raise
 
-
-def _code(error: BaseException | None) -> str | None:
-    return error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else None
-
-
-def _wildcard(pattern: str, tag: str) -> bool:
-    """ECR's exclusion filters: `*` is any number of characters, all else is itself (ECR API reference)."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), tag) is not None
+    def delete(self, repository: str, digest: str, tag: str | None) -> None:
+        if tag is not None and self.resolve(repository, tag) not in (None, digest):
+            return
+        image_id: ImageIdentifierTypeDef = {"imageDigest": digest} if tag is None else {"imageTag": tag}
+        what = self._doing("BatchDeleteImage", f"{repository} {tag or digest}")
+        try:
+            with translated(what):
+                answer = self._client.batch_delete_image(
+                    registryId=self._id, repositoryName=repository, imageIds=[image_id]
+                )
+        except Missing:
+            return
+        for failure in answer.get("failures", ()):  # of the one that was asked for
+            kind, reason = failure.get("failureCode", "unknown"), failure.get("failureReason", "no reason given")
+            if kind == "ImageReferencedByManifestList":
+                raise Permanent(f"{what}: {kind}: {reason}")
+            if kind != "ImageNotFound":
+                raise Transient(f"{what}: {kind}: {reason}")

@@ -10,16 +10,14 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
-from ecr_relay.config import NewRepository
-from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient, classify
-from ecr_relay.images import MANIFEST_MEDIA_TYPES, children, is_digest
-from ecr_relay.registries import Login
+from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, Transient, classify
+from ecr_relay.images import INDEX_MEDIA_TYPES, MANIFEST_MEDIA_TYPES, Listed, children, is_digest
+from ecr_relay.manifests import SIZE_LIMIT, Manifest
+from ecr_relay.registries import Login, Transport
 from ecr_relay.registries.challenge import Authorizer
 
 _ACCEPT: Final = ", ".join(MANIFEST_MEDIA_TYPES)
 _PAGE: Final = 1000
-_MANIFEST_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes that a registry must take for a manifest (distribution specification 1.1, "Pushing manifests")."""
 _REDIRECTS: Final = 3
 _READ_RETRIES: Final = urllib3.Retry(
     total=2,
@@ -30,13 +28,15 @@ _READ_RETRIES: Final = urllib3.Retry(
     raise_on_status=False,
     respect_retry_after_header=False,
 )
+# What registries answer that do not know the referrers API; go-containerregistry and oras-go have met each of them.
+_NO_REFERRERS: Final = frozenset({400, 404, 405, 406, 501})
 _NEXT: Final = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next\b')
 # docker.io is a name for two hosts, and of repositories without a folder.
 _DOCKER_HUB: Final = {"docker.io", "index.docker.io", "registry-1.docker.io"}
 
 
 class Oci:
-    """Implements `registries.Registry`. Reads are tried three times in all, writes once. Threads may share it.
+    """Implements `registries.Registry`. Reads are tried three times in all. Threads may share it.
 
     `scheme` is "http" only for a registry on a trusted network. The login goes to the registry itself and to the token
     service that it names, if that is its own or lies in the same domain; nowhere else.
@@ -56,14 +56,12 @@ class Oci:
     def host(self) -> str:
         return self._host
 
+    @property
+    def transport(self) -> Transport:
+        return Transport(plain_http=self._base.startswith("http://"))
+
     def login(self) -> Login | None:
         return self._login
-
-    def ping(self) -> None:
-        """Raises CopyError unless a registry answers that lets us in."""
-        answer = self._request("GET", "/v2/", "")
-        if answer.status != 200:
-            raise self._refused(answer, f"GET /v2/ of {self._host}")
 
     def resolve(self, repository: str, tag: str) -> str | None:
         return self._digest(repository, tag)
@@ -71,9 +69,27 @@ class Oci:
     def has(self, repository: str, digest: str) -> bool:
         return self._digest(repository, digest) is not None
 
+    def manifest(self, repository: str, digest: str) -> Manifest | None:
+        return self._manifest(repository, digest)
+
     def children(self, repository: str, digest: str) -> tuple[str, ...]:
         found = self._manifest(repository, digest)
-        return children(found[1]) if found else ()
+        return children(found.content) if found else ()
+
+    def referrers(self, repository: str, digest: str) -> tuple[str, ...]:
+        """By the referrers API; where there is none, by the index under the tag `sha256-…` (the specification's
+        "Referrers Tag Schema")."""
+        name = self._path(repository)
+        found: list[str] = []
+        path = f"/v2/{name}/referrers/{digest}"
+        what = f"the referrers of {repository}@{digest} in {self._host}"
+        for answer in self._answers(path, _scope(name, "pull"), what, _NO_REFERRERS):
+            # Some answer whatever they are asked, and mean no list by it.
+            if answer.status != 200 or _media_type(answer) not in INDEX_MEDIA_TYPES:
+                listed = self.resolve(repository, digest.replace(":", "-"))
+                return self.children(repository, listed) if listed else ()
+            found += children(answer.data)
+        return tuple(found)
 
     def _digest(self, repository: str, reference: str) -> str | None:
         path = f"/v2/{self._path(repository)}/manifests/{reference}"
@@ -86,11 +102,10 @@ class Oci:
             return digest
         if answer.status in (200, 405):  # the header is no duty, and neither was HEAD
             found = self._manifest(repository, reference)
-            return found and found[0]
+            return found.digest if found else None
         raise self._refused(answer, f"HEAD of {repository} {reference} in {self._host}")
 
-    def _manifest(self, repository: str, reference: str) -> tuple[str, bytes, str] | None:
-        """Its digest, bytes and media type."""
+    def _manifest(self, repository: str, reference: str) -> Manifest | None:
         name = self._path(repository)
         answer = self._request("GET", f"/v2/{name}/manifests/{reference}", _scope(name, "pull"))
         what = f"GET of {repository} {reference} in {self._host}"
@@ -98,12 +113,12 @@ class Oci:
             return None
         if answer.status != 200:
             raise self._refused(answer, what)
-        if len(answer.data) > _MANIFEST_LIMIT:
-            raise Permanent(f"{what}: the manifest has more than {_MANIFEST_LIMIT} bytes")
+        if len(answer.data) > SIZE_LIMIT:
+            raise Permanent(f"{what}: the manifest has more than {SIZE_LIMIT} bytes")
         digest = "sha256:" + hashlib.sha256(answer.data).hexdigest()
         if is_digest(reference) and reference != digest:
             raise Transient(f"{what}: the answer is not that manifest, but {digest}")
-        return digest, answer.data, answer.headers.get("Content-Type", "")
+        return Manifest(digest, _media_type(answer), answer.data)
 
     def repositories(self) -> Iterator[str]:
         """By `_catalog`, which is optional, and which public registries refuse: Permanent."""
@@ -114,53 +129,36 @@ class Oci:
         except (Missing, RegistryDown) as error:
             raise Permanent(f"{error}; name the repositories in the rules, without globs") from error
 
-    def images(self, repository: str) -> Iterator[tuple[str | None, str]]:
-        """Images with a tag: the protocol lists no others. One HEAD a tag."""
+    def images(self, repository: str, *, details: bool = False) -> Iterator[Listed]:  # noqa: ARG002 - the protocol's
+        """Images with a tag: the protocol lists no others, and has no details. One HEAD a tag."""
         name = self._path(repository)
         what = f"the tags of {repository} in {self._host}"
         for page in self._pages(f"/v2/{name}/tags/list?n={_PAGE}", _scope(name, "pull"), what):
             for tag in page.get("tags") or ():
                 if digest := self.resolve(repository, tag):  # None: deleted in between
-                    yield tag, digest
-
-    def ensure_repository(self, repository: str, settings: NewRepository) -> None:
-        """Nothing to do: a push makes it."""
-
-    def tag_is_taken(self, repository: str, digest: str, tag: str) -> bool:  # noqa: ARG002 - the protocol's signature
-        """No: the protocol knows nothing of immutable tags; `put_tag` finds out."""
-        return False
-
-    def put_tag(self, repository: str, digest: str, tag: str) -> None:
-        found = self._manifest(repository, digest)
-        if found is None:
-            raise Missing(f"{repository}@{digest} is not in {self._host}")
-        _, manifest, media_type = found
-        name = self._path(repository)
-        answer = self._request(
-            "PUT", f"/v2/{name}/manifests/{tag}", _scope(name, "pull,push"), manifest, {"Content-Type": media_type}
-        )
-        if answer.status in (200, 201, 202):
-            return
-        error = self._refused(answer, f"PUT of {repository}:{tag} in {self._host}")
-        if isinstance(error, TagTaken) and self.resolve(repository, tag) == digest:
-            return
-        raise error
+                    yield Listed(tag, digest)
 
     def _path(self, repository: str) -> str:
         return f"library/{repository}" if self._host in _DOCKER_HUB and "/" not in repository else repository
 
     def _pages(self, path: str, scope: str, what: str) -> Iterator[dict[str, list[str]]]:
+        for answer in self._answers(path, scope, what):
+            try:
+                yield dict(json.loads(answer.data))
+            except (ValueError, TypeError):
+                raise Transient(f"{what}: the answer is no JSON object") from None
+
+    def _answers(
+        self, path: str, scope: str, what: str, accepted: frozenset[int] = frozenset()
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """A page each, as long as there are more. Raises what any status but 200 and the accepted ones means."""
         seen: set[str] = set()
         while path not in seen:
             seen.add(path)
             answer = self._request("GET", path, scope)
-            if answer.status != 200:
+            if answer.status != 200 and answer.status not in accepted:
                 raise self._refused(answer, what)
-            try:
-                content = dict(json.loads(answer.data))
-            except (ValueError, TypeError):
-                raise Transient(f"{what}: the answer is no JSON object") from None
-            yield content
+            yield answer
             following = _NEXT.search(answer.headers.get("Link", ""))
             if following is None:
                 return
@@ -211,6 +209,10 @@ class Oci:
             # The token service knows us, or lets anybody in; so this is about the repository.
             return Permanent(f"{text}: there is no such repository, or we may not see it")
         return classify(reason)(text)
+
+
+def _media_type(answer: urllib3.BaseHTTPResponse) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip()
 
 
 def _scope(repository: str, actions: str) -> str:

@@ -21,7 +21,7 @@ from local.images import layer
 from tests.bench import tools
 from tests.bench.figures import BenchError, Figures, Row, median, seconds, spread, times
 from tests.bench.latency import Network
-from tests.bench.registry import Client
+from tests.bench.registry import Client, OciDestination
 from tests.fakes.table import FakeTable
 from tests.integration.conftest import DockerRegistry
 
@@ -161,7 +161,7 @@ def _relay(
     relay = Relay(config, ledger)
     relay.source = Oci(scene.source, scheme="http")
     (destination,) = config.destinations
-    relay._destinations[destination.name] = Oci(scene.destination, scheme="http")
+    relay._destinations[destination.name] = OciDestination(scene.destination)
     jobs = [
         Job(repository="app", digest=digest, tags=(WantedTag(name=tag, seen_at=now_ms()),))
         for tag, digest in scene.digests.items()

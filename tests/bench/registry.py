@@ -7,7 +7,10 @@ from typing import Any
 
 import urllib3
 
+from ecr_relay.config import NewRepository
+from ecr_relay.errors import Missing
 from ecr_relay.registries import Login
+from ecr_relay.registries.oci import Oci
 from local.images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, digest_of
 from tests.bench.figures import BenchError
 
@@ -69,3 +72,29 @@ def manifest(config: Descriptor, layers: Sequence[Descriptor], **annotations: st
         "layers": list(layers),
     }
     return json.dumps(content | ({"annotations": annotations} if annotations else {})).encode()
+
+
+class OciDestination(Oci):
+    """A docker-registry in the place of ECR: the relay itself only ever reads from such a registry."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host, scheme="http")
+        self._client = Client(host)
+
+    def ensure_repository(self, repository: str, settings: NewRepository) -> None:
+        """A push makes it."""
+
+    def differences(self, repository: str, settings: NewRepository) -> tuple[str, ...]:
+        return ()
+
+    def tag_is_taken(self, repository: str, digest: str, tag: str) -> bool:
+        return False
+
+    def put_tag(self, repository: str, digest: str, tag: str) -> None:
+        found = self.manifest(repository, digest)
+        if found is None:
+            raise Missing(f"{repository}@{digest} is not there")
+        self._client.put(repository, tag, found.content)
+
+    def delete(self, repository: str, digest: str, tag: str | None) -> None:
+        raise NotImplementedError("the bench deletes nothing")

@@ -5,11 +5,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 from ecr_relay.config import NewRepository
-from ecr_relay.errors import CopyError, Missing, TagTaken, Transient
-from ecr_relay.images import children
-from ecr_relay.registries import Login
+from ecr_relay.errors import CopyError, Missing, Permanent, TagTaken, Transient
+from ecr_relay.images import INDEX_MEDIA_TYPES, MANIFEST_MEDIA_TYPES, Listed, children
+from ecr_relay.images import subject as subject_of
+from ecr_relay.manifests import Manifest
+from ecr_relay.registries import Login, Transport
 
 
 @dataclass
@@ -27,17 +31,23 @@ class FakeRegistry:
     content: dict[str, Repository] = field(default_factory=dict)
     fail: list[CopyError] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    pushed_at: dict[str, datetime] = field(default_factory=dict)
+    """By digest, of which a listing with details tells."""
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
         if self.fail:
             raise self.fail.pop(0)
 
-    def push(self, repository: str, content: str, *tags: str, children: tuple[str, ...] = ()) -> str:
+    def push(
+        self, repository: str, content: str, *tags: str, children: tuple[str, ...] = (), subject: str | None = None
+    ) -> str:
         """As a client does: the manifest, then its tags; the digest. The repository is made if need be."""
-        manifest = json.dumps({"content": content, "manifests": [{"digest": child} for child in children]})
+        told: dict[str, Any] = {"content": content, "manifests": [{"digest": child} for child in children]}
+        if subject:
+            told["subject"] = {"digest": subject}
         place = self.content.setdefault(repository, Repository())
-        digest = self.put(repository, manifest)
+        digest = self.put(repository, json.dumps(told))
         place.tags.update(dict.fromkeys(tags, digest))
         return digest
 
@@ -53,10 +63,22 @@ class FakeRegistry:
         place.manifests[digest] = manifest
         return digest
 
-    def delete(self, repository: str, digest: str) -> None:
-        place = self.content[repository]
+    def delete(self, repository: str, digest: str, tag: str | None = None) -> None:
+        self._called("delete")
+        place = self.content.get(repository, Repository())
+        if tag is not None:
+            if place.tags.get(tag) == digest:
+                del place.tags[tag]
+            if digest in place.tags.values():
+                return
+        elif any(digest in children(manifest) for manifest in place.manifests.values()):
+            raise Permanent(f"{repository}@{digest}: referenced by manifest list")
         place.manifests.pop(digest, None)
-        place.tags = {tag: named for tag, named in place.tags.items() if named != digest}
+        place.tags = {name: named for name, named in place.tags.items() if named != digest}
+
+    @property
+    def transport(self) -> Transport:
+        return Transport()
 
     def login(self) -> Login | None:
         return None
@@ -69,25 +91,50 @@ class FakeRegistry:
         self._called("has")
         return repository in self.content and digest in self.content[repository].manifests
 
+    def manifest(self, repository: str, digest: str) -> Manifest | None:
+        self._called("manifest")
+        text = self.content.get(repository, Repository()).manifests.get(digest)
+        if text is None:
+            return None
+        types = INDEX_MEDIA_TYPES if children(text) else MANIFEST_MEDIA_TYPES
+        return Manifest(digest, types[0], text.encode())
+
     def children(self, repository: str, digest: str) -> tuple[str, ...]:
         self._called("children")
         return children(self.content[repository].manifests.get(digest, "")) if repository in self.content else ()
+
+    def referrers(self, repository: str, digest: str) -> tuple[str, ...]:
+        self._called("referrers")
+        manifests = self.content.get(repository, Repository()).manifests
+        return tuple(name for name, manifest in manifests.items() if subject_of(manifest) == digest)
 
     def repositories(self) -> Iterator[str]:
         self._called("repositories")
         yield from self.content
 
-    def images(self, repository: str) -> Iterator[tuple[str | None, str]]:
+    def images(self, repository: str, *, details: bool = False) -> Iterator[Listed]:
         self._called("images")
         if repository not in self.content:
             raise Missing(f"the repository '{repository}' does not exist")
         place = self.content[repository]
-        yield from place.tags.items()
-        yield from ((None, digest) for digest in place.manifests if digest not in place.tags.values())
+        tagless = ((None, digest) for digest in place.manifests if digest not in place.tags.values())
+        for tag, digest in (*place.tags.items(), *tagless):
+            if details:
+                text = place.manifests.get(digest, "{}")
+                yield Listed(tag, digest, subject_of(text), self.pushed_at.get(digest), len(text))
+            else:
+                yield Listed(tag, digest)
 
     def ensure_repository(self, repository: str, settings: NewRepository) -> None:
         self._called("ensure_repository")
         self.content.setdefault(repository, Repository(settings))
+
+    def differences(self, repository: str, settings: NewRepository) -> tuple[str, ...]:
+        self._called("differences")
+        place = self.content.get(repository)
+        if place is None or place.settings.immutable_tags == settings.immutable_tags:
+            return ()
+        return ("tags MUTABLE, asked IMMUTABLE",) if settings.immutable_tags else ("tags IMMUTABLE, asked MUTABLE",)
 
     def tag_is_taken(self, repository: str, digest: str, tag: str) -> bool:
         self._called("tag_is_taken")

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,11 @@ from botocore.stub import Stubber
 
 from ecr_relay.config import NewRepository
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient
-from ecr_relay.images import MANIFEST_MEDIA_TYPES
-from ecr_relay.registries import Registry
-from ecr_relay.registries.ecr import CLIENT, PUT_CLIENT, Ecr, translated
+from ecr_relay.images import MANIFEST_MEDIA_TYPES, Listed
+from ecr_relay.manifests import Manifest
+from ecr_relay.registries import Writable
+from ecr_relay.registries.aws import CLIENT, PUT_CLIENT, translated
+from ecr_relay.registries.ecr import Ecr
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr.client import ECRClient
@@ -30,8 +33,15 @@ if TYPE_CHECKING:
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 MANIFEST = '{"schemaVersion": 2,   "layers":[]}'
-DIGEST = "sha256:" + hashlib.sha256(MANIFEST.encode()).hexdigest()
+
+
+def digest_of(manifest: str) -> str:
+    return "sha256:" + hashlib.sha256(manifest.encode()).hexdigest()
+
+
+DIGEST = digest_of(MANIFEST)
 OTHER = "sha256:" + "1" * 64
+PUSHED = datetime(2026, 1, 2, tzinfo=UTC)
 TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
@@ -77,7 +87,7 @@ def failed(code: str, reason: str = "Requested image not found") -> dict[str, An
 
 
 def test_it_is_a_registry(ecr: Ecr) -> None:
-    registry: Registry = ecr
+    registry: Writable = ecr
     assert repr(registry) == "Ecr(123456789012.eu-west-1)"
 
 
@@ -129,7 +139,115 @@ def test_listings_ask_for_images_of_any_status_by_full_pages(ecr: Ecr, aws: Stub
     ids = [{"imageDigest": DIGEST, "imageTag": "1"}, {"imageDigest": DIGEST, "imageTag": "2"}]
     aws.add_response("list_images", {"imageIds": ids, "nextToken": "more"}, page)
     aws.add_response("list_images", {"imageIds": [{"imageDigest": OTHER}]}, page | {"nextToken": "more"})
-    assert list(ecr.images("app")) == [("1", DIGEST), ("2", DIGEST), (None, OTHER)]
+    assert list(ecr.images("app")) == [Listed("1", DIGEST), Listed("2", DIGEST), Listed(None, OTHER)]
+
+
+def test_a_listing_with_details(ecr: Ecr, aws: Stubber) -> None:
+    page = {"registryId": ACCOUNT, "repositoryName": "app", "filter": {"imageStatus": "ANY"}, "maxResults": 1000}
+    image = {"imageDigest": DIGEST, "imageTags": ["1", "2"], "imagePushedAt": PUSHED, "imageSizeInBytes": 7}
+    signature = {"imageDigest": OTHER, "subjectManifestDigest": DIGEST, "imagePushedAt": PUSHED}
+    aws.add_response("describe_images", {"imageDetails": [image], "nextToken": "more"}, page)
+    aws.add_response("describe_images", {"imageDetails": [signature]}, page | {"nextToken": "more"})
+    assert list(ecr.images("app", details=True)) == [
+        Listed("1", DIGEST, None, PUSHED, 7),
+        Listed("2", DIGEST, None, PUSHED, 7),
+        Listed(None, OTHER, DIGEST, PUSHED),
+    ]
+
+
+def test_a_manifest_comes_as_it_is(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_response("batch_get_image", found(), asked({"imageDigest": DIGEST}))
+    aws.add_response("batch_get_image", failed("ImageNotFound"))
+    assert ecr.manifest("app", DIGEST) == Manifest(DIGEST, TYPE, MANIFEST.encode())
+    assert ecr.manifest("app", OTHER) is None
+
+
+def test_an_archived_image_is_named_as_such(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_response("batch_get_image", failed("ImageInaccessible"))
+    with pytest.raises(Permanent, match=r"BatchGetImage of app sha256:\w+ in .*: the image is archived"):
+        ecr.manifest("app", DIGEST)
+
+
+REFERRERS = {"registryId": ACCOUNT, "repositoryName": "app", "subjectId": {"imageDigest": DIGEST}}
+
+
+def referrer(digest: str) -> dict[str, Any]:
+    return {"digest": digest, "mediaType": TYPE, "artifactType": "application/spdx+json", "size": 1}
+
+
+def test_referrers_come_by_pages(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_response("list_image_referrers", {"referrers": [referrer(OTHER)], "nextToken": "more"}, REFERRERS)
+    more = REFERRERS | {"nextToken": "more"}
+    aws.add_response("list_image_referrers", {"referrers": [referrer("sha256:" + "2" * 64)]}, more)
+    assert ecr.referrers("app", DIGEST) == (OTHER, "sha256:" + "2" * 64)
+
+
+def test_no_repository_has_no_referrers(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_client_error("list_image_referrers", "RepositoryNotFoundException", NO_REPOSITORY)
+    assert ecr.referrers("app", DIGEST) == ()
+
+
+@pytest.mark.parametrize("code", ["UnknownOperationException", "AccessDeniedException"])
+def test_without_that_call_the_fallback_tag_has_them(code: str, ecr: Ecr, aws: Stubber) -> None:
+    listing = json.dumps({"schemaVersion": 2, "manifests": [{"digest": OTHER}]})
+    fallback = digest_of(listing)
+    aws.add_client_error("list_image_referrers", code, "not authorized to perform: ecr:ListImageReferrers")
+    tag = DIGEST.replace(":", "-")
+    aws.add_response("batch_get_image", found(fallback, listing), asked({"imageTag": tag}))
+    aws.add_response("batch_get_image", found(fallback, listing), asked({"imageDigest": fallback}))
+    assert ecr.referrers("app", DIGEST) == (OTHER,)
+    aws.add_client_error("list_image_referrers", code, "not authorized to perform: ecr:ListImageReferrers")
+    aws.add_response("batch_get_image", failed("ImageNotFound"))
+    assert ecr.referrers("app", DIGEST) == ()
+
+
+def test_throttled_is_not_without_referrers(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_client_error("list_image_referrers", "ThrottlingException", "Rate exceeded")
+    with pytest.raises(RegistryDown, match="ListImageReferrers of app@sha256"):
+        ecr.referrers("app", DIGEST)
+
+
+# --- Deleting -------------------------------------------------------------------------------------------------------
+
+
+def deleted(image_id: dict[str, str]) -> dict[str, Any]:
+    return {"registryId": ACCOUNT, "repositoryName": "app", "imageIds": [image_id]}
+
+
+def test_a_tag_is_deleted_while_it_names_the_digest(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_response("batch_get_image", found(), asked({"imageTag": "1"}))
+    aws.add_response("batch_delete_image", {}, deleted({"imageTag": "1"}))
+    ecr.delete("app", DIGEST, "1")
+    aws.add_response("batch_get_image", found(OTHER), asked({"imageTag": "1"}))
+    ecr.delete("app", DIGEST, "1")  # it has moved: nothing is sent
+
+
+def test_an_archived_image_is_deleted_too(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_response("batch_get_image", failed("ImageInaccessible"))
+    aws.add_response("batch_delete_image", {}, deleted({"imageTag": "1"}))
+    ecr.delete("app", DIGEST, "1")
+
+
+def test_an_image_is_deleted_by_digest(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_response("batch_delete_image", {}, deleted({"imageDigest": DIGEST}))
+    ecr.delete("app", DIGEST, None)
+
+
+def test_what_is_gone_is_deleted(ecr: Ecr, aws: Stubber) -> None:
+    gone = {"failures": [{"failureCode": "ImageNotFound", "failureReason": "not found"}]}
+    aws.add_response("batch_delete_image", gone)
+    ecr.delete("app", DIGEST, None)
+    aws.add_client_error("batch_delete_image", "RepositoryNotFoundException", NO_REPOSITORY)
+    ecr.delete("app", DIGEST, None)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("ImageReferencedByManifestList", Permanent), ("UpstreamUnavailable", Transient)]
+)
+def test_what_cannot_be_deleted(code: str, kind: type[CopyError], ecr: Ecr, aws: Stubber) -> None:
+    aws.add_response("batch_delete_image", {"failures": [{"failureCode": code, "failureReason": "so it is"}]})
+    with pytest.raises(kind, match=f"BatchDeleteImage of app sha256:.*{code}: so it is"):
+        ecr.delete("app", DIGEST, None)
 
 
 # --- Tags -----------------------------------------------------------------------------------------------------------
@@ -223,37 +341,155 @@ POLICY = (
 NO_REPOSITORY = f"The repository with name 'app' does not exist in the registry with id '{ACCOUNT}'"
 
 
-def test_a_new_repository_gets_what_is_configured(ecr: Ecr, aws: Stubber) -> None:
-    settings = NewRepository(
-        immutable_tags=True, scan_on_push=True, kms_key="arn:key", lifecycle_policy=POLICY, tags={"a": "b"}
-    )
+ARN = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/app"
+ANYONE = '{"Version":"2012-10-17","Statement":[]}'
+UNFINISHED = {"Key": "ecr-relay:unfinished", "Value": "true"}
+THERE = {"repositories": [{"repositoryName": "app", "repositoryArn": ARN}]}
+SETTINGS = NewRepository(
+    immutable_tags=True,
+    mutable_tags=("sha256-*", "dev"),
+    scan_on_push=True,
+    kms_key="arn:key",
+    lifecycle_policy=POLICY,
+    repository_policy=ANYONE,
+    tags={"a": "b"},
+)
+PUT_POLICY = {"registryId": ACCOUNT, "repositoryName": "app", "lifecyclePolicyText": POLICY}
+SET_POLICY = {"registryId": ACCOUNT, "repositoryName": "app", "policyText": ANYONE}
+
+
+def creating(aws: Stubber) -> None:
     aws.add_client_error("describe_repositories", "RepositoryNotFoundException", NO_REPOSITORY)
     aws.add_response(
         "create_repository",
-        {},
+        {"repository": {"repositoryArn": ARN}},
         {
             "registryId": ACCOUNT,
             "repositoryName": "app",
-            "imageTagMutability": "IMMUTABLE",
+            "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION",
+            "imageTagMutabilityExclusionFilters": [
+                {"filterType": "WILDCARD", "filter": "sha256-*"},
+                {"filterType": "WILDCARD", "filter": "dev"},
+            ],
             "imageScanningConfiguration": {"scanOnPush": True},
             "encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": "arn:key"},
-            "tags": [{"Key": "a", "Value": "b"}],
+            "tags": [{"Key": "a", "Value": "b"}, UNFINISHED],
         },
     )
-    policy = {"registryId": ACCOUNT, "repositoryName": "app", "lifecyclePolicyText": POLICY}
-    aws.add_response("put_lifecycle_policy", {}, policy)
-    ecr.ensure_repository("app", settings)
+
+
+def finishing(aws: Stubber) -> None:
+    aws.add_response("put_lifecycle_policy", {}, PUT_POLICY)
+    aws.add_response("set_repository_policy", {}, SET_POLICY)
+    aws.add_response("untag_resource", {}, {"resourceArn": ARN, "tagKeys": ["ecr-relay:unfinished"]})
+
+
+def test_a_new_repository_gets_what_is_configured(ecr: Ecr, aws: Stubber) -> None:
+    creating(aws)
+    finishing(aws)
+    ecr.ensure_repository("app", SETTINGS)
+
+
+def test_without_policies_one_call_makes_it(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_client_error("describe_repositories", "RepositoryNotFoundException", NO_REPOSITORY)
+    asked = {
+        "registryId": ACCOUNT,
+        "repositoryName": "app",
+        "imageTagMutability": "IMMUTABLE",
+        "imageScanningConfiguration": {"scanOnPush": False},
+        "tags": [],
+    }
+    aws.add_response("create_repository", {"repository": {"repositoryArn": ARN}}, asked)
+    ecr.ensure_repository("app", NewRepository(immutable_tags=True))
+
+
+def test_policies_that_failed_are_set_by_the_next_attempt(ecr: Ecr, aws: Stubber) -> None:
+    creating(aws)
+    aws.add_client_error("put_lifecycle_policy", "ServerException", "", http_status_code=500)
+    with pytest.raises(Transient, match="PutLifecyclePolicy of app"):
+        ecr.ensure_repository("app", SETTINGS)
+    aws.add_response("describe_repositories", THERE)
+    aws.add_response("list_tags_for_resource", {"tags": [UNFINISHED]}, {"resourceArn": ARN})
+    finishing(aws)
+    ecr.ensure_repository("app", SETTINGS)
 
 
 def test_one_that_is_there_is_left_alone(ecr: Ecr, aws: Stubber) -> None:
-    aws.add_response("describe_repositories", {"repositories": [{"repositoryName": "app"}]})
-    ecr.ensure_repository("app", NewRepository(lifecycle_policy=POLICY))
+    aws.add_response("describe_repositories", THERE)
+    aws.add_response("list_tags_for_resource", {"tags": [{"Key": "owner", "Value": "they"}]})
+    ecr.ensure_repository("app", SETTINGS)
+    aws.add_response("describe_repositories", THERE)
+    ecr.ensure_repository("app", NewRepository())  # nothing to finish, nothing to ask
+
+
+def test_who_may_not_read_tags_can_still_copy(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_response("describe_repositories", THERE)
+    denied = "not authorized to perform: ecr:ListTagsForResource"
+    aws.add_client_error("list_tags_for_resource", "AccessDeniedException", denied)
+    ecr.ensure_repository("app", SETTINGS)
 
 
 def test_two_that_create_at_once(ecr: Ecr, aws: Stubber) -> None:
     aws.add_client_error("describe_repositories", "RepositoryNotFoundException", NO_REPOSITORY)
     aws.add_client_error("create_repository", "RepositoryAlreadyExistsException", "already exists")
-    ecr.ensure_repository("app", NewRepository(lifecycle_policy=POLICY))
+    aws.add_response("describe_repositories", THERE)
+    aws.add_response("list_tags_for_resource", {"tags": [UNFINISHED]})
+    finishing(aws)
+    ecr.ensure_repository("app", SETTINGS)
+
+
+def test_a_template_makes_it(ecr: Ecr, aws: Stubber) -> None:
+    ecr.ensure_repository("app", NewRepository(from_template=True))
+
+
+KMS = {"encryptionType": "KMS", "kmsKey": "arn:key"}
+FILTERS = [{"filterType": "WILDCARD", "filter": each} for each in ("dev", "sha256-*")]
+
+
+@pytest.mark.parametrize(
+    ("there", "settings", "found"),
+    [
+        ({}, NewRepository(), ()),
+        (
+            {"imageTagMutability": "MUTABLE", "encryptionConfiguration": {"encryptionType": "AES256"}},
+            NewRepository(),
+            (),
+        ),
+        (
+            {
+                "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION",
+                "imageTagMutabilityExclusionFilters": FILTERS,
+                "encryptionConfiguration": KMS,
+            },
+            SETTINGS,
+            (),
+        ),
+        (
+            {"imageTagMutability": "IMMUTABLE"},
+            SETTINGS,
+            (
+                "encryption AES256, asked KMS arn:key",
+                "tags IMMUTABLE, asked IMMUTABLE_WITH_EXCLUSION (dev, sha256-*)",
+            ),
+        ),
+        (
+            {"imageTagMutability": "IMMUTABLE", "encryptionConfiguration": KMS},
+            NewRepository(),
+            ("encryption KMS arn:key, asked AES256", "tags IMMUTABLE, asked MUTABLE"),
+        ),
+        ({"imageTagMutability": "IMMUTABLE"}, NewRepository(from_template=True), ()),
+    ],
+)
+def test_differences(
+    there: dict[str, Any], settings: NewRepository, found: tuple[str, ...], ecr: Ecr, aws: Stubber
+) -> None:
+    aws.add_response("describe_repositories", {"repositories": [there]})
+    assert ecr.differences("app", settings) == found
+
+
+def test_what_is_absent_differs_in_nothing(ecr: Ecr, aws: Stubber) -> None:
+    aws.add_client_error("describe_repositories", "RepositoryNotFoundException", NO_REPOSITORY)
+    assert ecr.differences("app", SETTINGS) == ()
 
 
 # --- Errors ---------------------------------------------------------------------------------------------------------

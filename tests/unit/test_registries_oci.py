@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from ecr_relay.config import NewRepository
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, Transient
-from ecr_relay.registries import Login, Registry
+from ecr_relay.images import Listed
+from ecr_relay.manifests import Manifest
+from ecr_relay.registries import Login, Registry, Transport
 from ecr_relay.registries.challenge import _same_party
 from ecr_relay.registries.oci import Oci
 
@@ -23,6 +24,7 @@ TYPE = "application/vnd.oci.image.manifest.v1+json"
 LOGIN = Login("relay", "hunter2")
 BASIC = "Basic " + base64.b64encode(b"relay:hunter2").decode()
 HEAD = "HEAD /v2/app/manifests/1"
+GET = f"GET /v2/app/manifests/{DIGEST}"
 
 
 @dataclass
@@ -104,18 +106,16 @@ def challenge(realm: str = "http://{host}/token") -> dict[str, str]:
     return {"WWW-Authenticate": f'Bearer realm="{realm}",service="registry.test",scope="repository:app:pull"'}
 
 
-def token(text: str, actions: str = "pull", authorization: str | None = None, seconds: int = 300) -> Exchange:
-    scope = "repository%3Aapp%3A" + actions.replace(",", "%2C")
+def token(text: str, authorization: str | None = None, seconds: int = 300) -> Exchange:
     body = json.dumps({"token": text, "expires_in": seconds}).encode()
-    return Exchange(f"GET /token?service=registry.test&scope={scope}", 200, {}, body, authorization)
+    return Exchange("GET /token?service=registry.test&scope=repository%3Aapp%3Apull", 200, {}, body, authorization)
 
 
 def test_it_is_a_registry(server: Server) -> None:
     registry: Registry = oci(server)
-    registry.ensure_repository("app", NewRepository())
     assert registry.host == server.host
     assert registry.login() is None
-    assert not registry.tag_is_taken("app", DIGEST, "1")
+    assert registry.transport == Transport(plain_http=True)
     assert repr(registry) == f"Oci({server.host})"
 
 
@@ -145,18 +145,20 @@ def test_an_anonymous_token(server: Server) -> None:
     assert registry.resolve("app", "2") == DIGEST
 
 
-def test_a_token_for_a_login_and_for_each_kind_of_access(server: Server) -> None:
-    get, put = f"GET /v2/app/manifests/{DIGEST}", "PUT /v2/app/manifests/2"
+def test_a_token_for_a_login_and_for_each_repository(server: Server) -> None:
+    other = token("O", BASIC)
+    other.asked = other.asked.replace("app", "other")
     server.expected = [
-        Exchange(get, 401, challenge()),
-        token("R", authorization=BASIC),
-        Exchange(get, 200, {"Content-Type": TYPE}, MANIFEST, "Bearer R"),
-        Exchange(put, 401, challenge()),
-        token("W", "pull,push", BASIC),
-        Exchange(put, 201, authorization="Bearer W"),
+        Exchange(GET, 401, challenge()),
+        token("R", BASIC),
+        Exchange(GET, 200, {"Content-Type": TYPE}, MANIFEST, "Bearer R"),
+        Exchange("HEAD /v2/other/manifests/1", 401, challenge()),
+        other,
+        found("HEAD /v2/other/manifests/1", "Bearer O"),
     ]
-    oci(server, LOGIN).put_tag("app", DIGEST, "2")
-    assert server.bodies[-1] == MANIFEST
+    registry = oci(server, LOGIN)
+    assert registry.manifest("app", DIGEST) == Manifest(DIGEST, TYPE, MANIFEST)
+    assert registry.resolve("other", "1") == DIGEST
 
 
 def test_a_token_that_has_ended_is_asked_for_again(server: Server) -> None:
@@ -174,7 +176,7 @@ def test_a_token_that_has_ended_is_asked_for_again(server: Server) -> None:
 
 
 def test_a_wrong_password_at_the_token_service(server: Server) -> None:
-    refused = token("", authorization=BASIC)
+    refused = token("", BASIC)
     refused.status = 401
     server.expected = [Exchange(HEAD, 401, challenge()), refused]
     with pytest.raises(RegistryDown, match=r"token service of .*: 401 Unauthorized") as caught:
@@ -216,15 +218,16 @@ def test_who_is_one_party(host: str, other: str, same: bool) -> None:
 def test_a_redirect_takes_no_credential_along(server: Server) -> None:
     other = Server()
     try:
-        get = f"GET /v2/app/manifests/{DIGEST}"
         basic = {"WWW-Authenticate": 'Basic realm="test"'}
         server.expected = [
-            Exchange(get, 401, basic),
-            Exchange(get, 307, {"Location": f"http://{other.host}/blob?signature=x"}, authorization=BASIC),
-            Exchange("PUT /v2/app/manifests/2", 201, authorization=BASIC),
+            Exchange(GET, 401, basic),
+            Exchange(GET, 307, {"Location": f"http://{other.host}/blob?signature=x"}, authorization=BASIC),
+            found("HEAD /v2/app/manifests/2", BASIC),
         ]
         other.expected = [Exchange("GET /blob?signature=x", 200, {"Content-Type": TYPE}, MANIFEST)]
-        oci(server, LOGIN).put_tag("app", DIGEST, "2")
+        registry = oci(server, LOGIN)
+        assert registry.manifest("app", DIGEST) == Manifest(DIGEST, TYPE, MANIFEST)
+        assert registry.resolve("app", "2") == DIGEST
     finally:
         other.close()
     assert other.wrong == []
@@ -246,9 +249,9 @@ def test_a_registry_that_does_not_say_the_digest(head: Exchange, server: Server)
 
 
 def test_another_manifest_than_was_asked_for(server: Server) -> None:
-    server.expected = [Exchange(f"GET /v2/app/manifests/{DIGEST}", 200, {}, b"{}")]
+    server.expected = [Exchange(GET, 200, {}, b"{}")]
     with pytest.raises(Transient, match="is not that manifest"):
-        oci(server).put_tag("app", DIGEST, "2")
+        oci(server).manifest("app", DIGEST)
 
 
 def test_docker_hub_has_two_names_and_a_library() -> None:
@@ -281,7 +284,7 @@ def test_tags_by_pages(link: str, server: Server) -> None:
         found("HEAD /v2/app/manifests/2"),
         Exchange("HEAD /v2/app/manifests/3", 404),  # deleted in between
     ]
-    assert list(oci(server).images("app")) == [("1", DIGEST), ("2", DIGEST)]
+    assert list(oci(server).images("app")) == [Listed("1", DIGEST), Listed("2", DIGEST)]
 
 
 def test_no_tags(server: Server) -> None:
