@@ -11,6 +11,7 @@ from typing import Any
 from ecr_relay.config import NewRepository
 from ecr_relay.errors import CopyError, Missing, Permanent, TagTaken, Transient
 from ecr_relay.images import INDEX_MEDIA_TYPES, MANIFEST_MEDIA_TYPES, Listed, children
+from ecr_relay.images import subject as subject_of
 from ecr_relay.manifests import Manifest
 from ecr_relay.registries import Login, Transport
 
@@ -105,7 +106,7 @@ class FakeRegistry:
     def referrers(self, repository: str, digest: str) -> tuple[str, ...]:
         self._called("referrers")
         manifests = self.content.get(repository, Repository()).manifests
-        return tuple(name for name, manifest in manifests.items() if _subject(manifest) == digest)
+        return tuple(name for name, manifest in manifests.items() if subject_of(manifest) == digest)
 
     def repositories(self) -> Iterator[str]:
         self._called("repositories")
@@ -120,7 +121,7 @@ class FakeRegistry:
         for tag, digest in (*place.tags.items(), *tagless):
             if details:
                 text = place.manifests.get(digest, "{}")
-                yield Listed(tag, digest, _subject(text), self.pushed_at.get(digest), len(text))
+                yield Listed(tag, digest, subject_of(text), self.pushed_at.get(digest), len(text))
             else:
                 yield Listed(tag, digest)
 
