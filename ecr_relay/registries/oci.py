@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError, SSLError
 
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, Transient, classify
 from ecr_relay.images import INDEX_MEDIA_TYPES, MANIFEST_MEDIA_TYPES, Listed, children, is_digest
@@ -46,7 +47,7 @@ class Oci:
         self._host = host
         self._base = f"{scheme}://{'registry-1.docker.io' if host in _DOCKER_HUB else host}"
         self._login = login
-        self._pool = urllib3.PoolManager(maxsize=10, timeout=urllib3.Timeout(connect=5, read=30), retries=_READ_RETRIES)
+        self._pool = _pool(scheme, urlsplit(self._base).netloc)
         self._authorizer = Authorizer(self._pool, self._base, login)
 
     def __repr__(self) -> str:
@@ -229,7 +230,16 @@ def _errors(body: bytes) -> str:
     return f": {'; '.join(said)[:500]}" if said else ""
 
 
+def _pool(scheme: str, host: str) -> urllib3.PoolManager:
+    """By the environment's proxy, unless it excepts `host`, as botocore and skopeo go."""
+    proxy = None if proxy_bypass(host) else getproxies().get(scheme)
+    timeout = urllib3.Timeout(connect=5, read=30)
+    if proxy:
+        return urllib3.ProxyManager(proxy, maxsize=10, timeout=timeout, retries=_READ_RETRIES)
+    return urllib3.PoolManager(maxsize=10, timeout=timeout, retries=_READ_RETRIES)
+
+
 def _unreachable(what: str, error: HTTPError) -> CopyError:
     cause = getattr(error, "reason", None) or error
-    down = isinstance(cause, NewConnectionError | ConnectTimeoutError | SSLError)
+    down = isinstance(cause, NewConnectionError | ConnectTimeoutError | ProxyError | SSLError)
     return (RegistryDown if down else Transient)(f"{what}: {cause}")

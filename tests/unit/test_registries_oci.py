@@ -51,7 +51,7 @@ class Server:
             def answer(self) -> None:
                 outer.answer(self)
 
-            do_GET = do_HEAD = do_PUT = answer  # noqa: N815 - the base class's names
+            do_GET = do_HEAD = do_PUT = do_CONNECT = answer  # noqa: N815 - the base class's names
 
             def log_message(self, format: str, *arguments: Any) -> None:
                 """Silent."""
@@ -344,3 +344,23 @@ def test_refusals(exchange: Exchange, kind: type[CopyError], words: str, server:
     with pytest.raises(CopyError, match=words) as caught:
         list(oci(server).images("app"))
     assert type(caught.value) is kind
+
+
+def test_by_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://{server.host}")
+    server.expected.append(found("HEAD http://registry.invalid/v2/app/manifests/1"))
+    assert Oci("registry.invalid", scheme="http").resolve("app", "1") == DIGEST
+
+
+def test_a_proxy_that_refuses_is_no_images_doing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{server.host}")
+    server.expected += [Exchange("CONNECT registry.invalid:443", 403)] * 3
+    with pytest.raises(RegistryDown, match="403"):
+        Oci("registry.invalid").resolve("app", "1")
+
+
+def test_past_the_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server.expected.append(found())
+    assert oci(server).resolve("app", "1") == DIGEST
