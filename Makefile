@@ -10,7 +10,7 @@ LOCAL := build/ministack/.ready
 SYSTEM := build/.system
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak chaos lint format bench synth synth-forwarder image deploy deploy-forwarder local lock clean
+.PHONY: help demo test soak chaos lint format bench screens synth synth-forwarder image deploy deploy-forwarder local lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lint: $(READY) ## ruff, mypy, import-linter, deptry
 format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+screens: $(LOCAL) ## docs/screens.md, what an operator sees
+	$(BIN)/python -m local.screens
 
 bench: $(LOCAL) ## speed, as ratios within one run
 	$(BIN)/python -m tests.bench

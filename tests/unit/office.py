@@ -102,7 +102,17 @@ class Office:
             "SimulatePrincipalPolicy": simulate,
             "TestEventPattern": matches,
             "GetServiceQuota": lambda _arguments: {"Quota": {"Value": 10.0}},
-            "ListStackResources": lambda _arguments: {"StackResourceSummaries": []},
+            "ListStackResources": lambda _arguments: {
+                "StackResourceSummaries": [
+                    {
+                        "ResourceType": "AWS::SNS::Topic",
+                        "PhysicalResourceId": "arn:aws:sns:us-east-1:123456789012:relay",
+                    }
+                ]
+            },
+            "ListSubscriptionsByTopic": lambda arguments: {
+                "Subscriptions": [{"SubscriptionArn": f"{arguments['TopicArn']}:1"}]
+            },
         }
 
     def _rule(self) -> None:

@@ -97,13 +97,16 @@ def consuming(deployment: Deployment) -> Iterator[Check]:
 
 
 def alarm_topic(deployment: Deployment) -> Iterator[Check]:
-    """Nothing of a stack without a topic of its own: its alarms are then for whoever deployed it to wire."""
+    """Whether anybody hears an alarm: of the stack's own topic, or the one that it was told to use."""
+    named = deployment.config.deployment.alarm_topic_arn
     pages = deployment.client("cloudformation").get_paginator("list_stack_resources")
-    resources = [
-        entry for page in pages.paginate(StackName=deployment.stack) for entry in page["StackResourceSummaries"]
-    ]
+    resources = [one for page in pages.paginate(StackName=deployment.stack) for one in page["StackResourceSummaries"]]
+    own = [one["PhysicalResourceId"] for one in resources if one["ResourceType"] == "AWS::SNS::Topic"]
+    topics = [named] if named else own
+    if not topics:
+        yield Check(name="alarm topic", result="warning", finding="the stack has none", remedy=_AGAIN)
     sns = deployment.client("sns")
-    for topic in (entry["PhysicalResourceId"] for entry in resources if entry["ResourceType"] == "AWS::SNS::Topic"):
+    for topic in topics:
         found = [
             entry
             for page in sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
