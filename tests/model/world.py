@@ -42,6 +42,10 @@ PUT_IMAGE_PER_SECOND = 0.2
 FUNCTION_S, VISIBILITY_S, SUPERVISE_S, RECEIVES = 300, 360, 240, 3
 
 
+_TELLING = ("SendMessage", "ChangeMessageVisibility", "PutItem")
+"""What a function calls to say what became of a message: refused, the message comes back, and a receive is used up."""
+
+
 class Crash(BaseException):
     """The process is gone: nothing of ours may catch this."""
 
@@ -251,7 +255,8 @@ class World:
             case "crash":
                 raise Crash
             case "throttle":
-                if frame.task is None or name in ("registry", "skopeo"):
+                # Of the ledger and ECS: waiting for a function, an interruption for a task. But telling may fail, too.
+                if name in ("registry", "skopeo") or (frame.task is None and name in _TELLING):
                     self.faults += 1
                 self._throttled(name)
             case "lose":

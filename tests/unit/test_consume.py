@@ -119,16 +119,16 @@ def test_a_redrive_of_what_sqs_gave_up_early_has_fresh_attempts_and_waiting_give
     world.ledger.notes.open_breaker("west", "expired")
     assert world.consume(world.delivery(event, sent_at=sent_at)) == []
     (waiting,) = world.queue.deferred
-    deferred_at = world.clock()
     world.clock.tick(70)
     # Redriven, it starts over, and it does not matter whether it had been deferred.
     for body in (event, waiting.body()):
         assert world.consume(world.delivery(body)) != []
         assert world.ledger.digests.get(TARGET, digest).attempts == 1
         world.clock.tick(70)
-    assert world.consume(world.delivery(waiting.body(), sent_at=deferred_at)) != []
-    assert world.ledger.digests.get(TARGET, digest).attempts == 2
-    assert world.consume(world.delivery(waiting.deferred(world.clock()).body())) != []
+    for attempts in (2, 3):
+        assert world.consume(world.delivery(waiting.deferred(world.clock()).body())) != []
+        assert world.ledger.digests.get(TARGET, digest).attempts == attempts
+        world.clock.tick(70)
     assert world.ledger.digests.get(TARGET, digest).status == "exhausted"
 
 
