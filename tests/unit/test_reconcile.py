@@ -85,6 +85,21 @@ def test_a_request_during_a_run_makes_another_follow(world: World) -> None:
     assert world.reconcile(action="resume").status == "idle"
 
 
+def test_however_many_ask_during_a_run_one_more_follows(world: World) -> None:
+    world.source.push("a/one", "one", "1.0")
+    first = Reconciler(world.relay, world.queue, lambda: False).run(Request())  # type: ignore[arg-type]
+    for repositories in ((), ("a/*",), ("b/*",)):
+        answer = world.reconcile(repositories=repositories)
+        assert (answer.status, answer.run) == ("running", first.run)
+    runs = []
+    for _ in range(4):
+        world.clock.tick(121)
+        runs.append(world.reconcile(action="resume").run)
+    assert runs[0] == first.run
+    assert runs[1] not in (None, first.run)
+    assert runs[2:] == [None, None]
+
+
 def test_it_waits_while_the_queue_is_full(world: World) -> None:
     world.source.push("a/one", "one", "1.0")
     world.queue.backlog = 10_001
