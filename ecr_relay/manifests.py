@@ -8,11 +8,13 @@ What ECR takes of an image, from its service quotas and API reference (docs.aws.
     schema             2               schema 1 manifests cannot be copied with their digest: their signature is in them
 """
 
+import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 SIZE_LIMIT: Final = 4 * 1024 * 1024
 LAYER_LIMIT: Final = 52_000 * 1024 * 1024
+_SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +24,35 @@ class Manifest:
     digest: str
     media_type: str
     content: bytes
+
+
+def unfit(manifest: Manifest) -> str | None:
+    """Why ECR can never have this manifest with its digest; None if nothing here speaks against it."""
+    if len(manifest.content) > SIZE_LIMIT:
+        return f"the manifest has {len(manifest.content):,} bytes; ECR takes {SIZE_LIMIT:,}"
+    content = _content(manifest)
+    if manifest.media_type.startswith(_SCHEMA_1) or content.get("schemaVersion") == 1:
+        return "it is a schema 1 manifest, whose digest no copy can keep; push it again with a client of this decade"
+    for layer in _layers(content):
+        size = layer.get("size")
+        if isinstance(size, int) and size > LAYER_LIMIT:
+            return f"layer {layer.get('digest')} has {size:,} bytes; ECR takes {LAYER_LIMIT:,}"
+    return None
+
+
+def foreign_layers(manifest: Manifest) -> tuple[str, ...]:
+    """Digests of layers that lie elsewhere, as Windows base layers once did, and are copied by nobody."""
+    return tuple(str(layer.get("digest")) for layer in _layers(_content(manifest)) if layer.get("urls"))
+
+
+def _content(manifest: Manifest) -> dict[str, Any]:
+    try:
+        content = json.loads(manifest.content)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _layers(content: dict[str, Any]) -> list[dict[str, Any]]:
+    layers = content.get("layers")
+    return [layer for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from ecr_relay import rules
-from ecr_relay.config import Destination
+from ecr_relay.config import Destination, EcrSource
 from ecr_relay.consume.reap import Reaper
 from ecr_relay.converge import Applied, Busy, Gone, Kept, Place, converge, copied
 from ecr_relay.errors import Malformed, RegistryDown, Transient
 from ecr_relay.images import subject, subject_of_tag
 from ecr_relay.ledger import DigestRecord, Target
-from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
+from ecr_relay.messages import Envelope, Ignored, PushEvent, detail_types, parse
 from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
 from ecr_relay.rules import Selection
@@ -125,6 +125,9 @@ class Decider:
     def _decide_event(self, delivery: Delivery, event: PushEvent) -> Decision:
         if event.source != self._relay.config.source.id:
             return Done("dropped", f"of another registry: {event.source}")
+        source = self._relay.config.source
+        if not isinstance(source, EcrSource) or event.detail_type not in detail_types(source):
+            return Done("dropped", f"{event.detail_type} is not asked for")
         tag, wanted = event.tag, rules.selections(self._relay.config, event.repository, event.tag)
         if not wanted and event.may_refer:
             # A tag of its own that no rule selects stays behind; one that says what it refers to does not.

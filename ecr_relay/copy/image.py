@@ -8,8 +8,9 @@ from ecr_relay import rules
 from ecr_relay.config import Destination
 from ecr_relay.converge import JustCopied, Place, converge
 from ecr_relay.copy.referrers import Referrer, referrers
-from ecr_relay.errors import CopyError, RegistryDown, TagTaken, TokenExpired, Transient
+from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, TokenExpired, Transient
 from ecr_relay.ledger import DigestRecord, Job, Ledger, Run, Target
+from ecr_relay.manifests import foreign_layers, unfit
 from ecr_relay.relay import Relay
 from ecr_relay.skopeo import Skopeo
 
@@ -126,6 +127,7 @@ class Copier:
         self._refuse_taken(place, job)
         if place.destination.has(repository, job.digest):
             return False
+        self._refuse_unfit(place, job)
         self._await_turn(place, job)
         try:
             self._skopeo_copy(place, job)
@@ -157,6 +159,17 @@ class Copier:
                 raise Transient("the copy task was stopped")
             turn = self._ledger.quota.reserve(self._destination.id, puts, rate, TURN_S)
             self._ledger.sleep(1.0 if turn is None else turn)
+
+    def _refuse_unfit(self, place: Place, job: Job) -> None:
+        """Raises Permanent for what no copy can bring, before a layer moves; its children are skopeo's to look at."""
+        manifest = place.source.manifest(place.source_repository, job.digest)
+        if manifest is None:
+            raise Missing(f"{place.source_repository}@{job.digest} is not at the source any more")
+        if reason := unfit(manifest):
+            raise Permanent(f"{place.source_repository}@{job.digest}: {reason}")
+        if elsewhere := foreign_layers(manifest):
+            facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
+            _log.warning("layers lie elsewhere and are not copied", extra=facts | {"layers": elsewhere})
 
     def _refuse_taken(self, place: Place, job: Job) -> None:
         """Note the tags that cannot be put; raises TagTaken if that leaves nothing to copy for."""
