@@ -5,7 +5,6 @@ slots. At the end, when nothing more goes wrong: every push is at the destinatio
 is held; and after one reconcile the destination equals the source, whatever happened before.
 """
 
-import logging
 import os
 from collections import Counter
 
@@ -17,8 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from ecr_relay.ledger import slots
 from tests.fakes.registry import Repository
 from tests.model.world import Interruption, World
-
-logging.disable(logging.CRITICAL)
 
 UNTOUCHED = "c/three"
 """No program tampers with it and no event of it is lost: nothing about it is ever excused."""

@@ -1,6 +1,5 @@
 """The schedules at the end of the protocol, each of which broke an earlier version of it."""
 
-import logging
 from collections.abc import Callable
 
 import pytest
@@ -13,11 +12,6 @@ from tests.model.world import Interruption, World
 
 SOURCE = "000000000000.us-east-1"
 HOURS = 3600
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> None:
-    logging.disable(logging.CRITICAL)
 
 
 @pytest.fixture
