@@ -20,8 +20,17 @@ def is_literal(glob: str) -> bool:
 
 
 def covers(outer: str, inner: str) -> bool:
-    """Whether `outer` matches all that `inner` does; False where that is too hard to say."""
-    return outer == inner or (not re.search(r"[?\[]", outer) and fnmatchcase(inner, outer))
+    """Whether `outer` matches all that `inner` does; False where that is too hard to say.
+
+    >>> covers("mirror/*", "mirror/*/app"), covers("*-dev", "*")
+    (True, False)
+    """
+    if outer == inner:
+        return True
+    # Only a star of the outer one matches what stands for many; so `inner` may be looked at as a text, in which a class
+    # is one character that nobody writes.
+    text = "".join("\0" if _is_wild(part) else part for part in _parts(inner))
+    return not re.search(r"[?\[]", outer) and fnmatchcase(text, outer)
 
 
 def intersect(one: str, other: str) -> bool:

@@ -3,7 +3,7 @@
 Each check raises ValueError whose text begins with the path of the key to change.
 """
 
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Final
 
 from ecr_relay import globs
@@ -23,6 +23,7 @@ def check(config: "RelayConfig") -> None:
     _names(config)
     _places(config)
     _home(config)
+    _partitions(config)
     for index, destination in enumerate(config.destinations):
         if destination.id == config.source.id:
             _no_ring(config, index, destination)
@@ -50,18 +51,38 @@ def _key(destination: Destination) -> str:
     return "target" if destination.target else "prefix"
 
 
-def inside(destination: Destination) -> str:
-    """A glob of all that a destination may hold of ours."""
-    return destination.pattern.replace(PLACEHOLDER, "*")
+def _within(destination: Destination, glob: str) -> str:
+    """A glob of what becomes there of the source repositories that `glob` matches."""
+    return destination.pattern.replace(PLACEHOLDER, glob)
 
 
 def _places(config: "RelayConfig") -> None:
-    """No two source repositories become one at a registry."""
+    """No two destinations write one repository: two of the source's would become one, or two settings fight."""
     for (_, one), (index, other) in combinations(enumerate(config.destinations), 2):
-        if one.id == other.id and one.pattern == other.pattern:
+        if one.id == other.id and (shared := _shared(config, one, other)):
             raise ValueError(
-                f"destinations[{index}].{_key(other)}: {other.name!r} and {one.name!r} would write the same place"
+                f"destinations[{index}].{_key(other)}: {other.name!r} and {one.name!r} would write the same place, "
+                f"{shared}; change this one, or exclude repositories in the rules of one of the two"
             )
+
+
+def _shared(config: "RelayConfig", one: Destination, other: Destination) -> str | None:
+    """What both may write, by the rules for each; None if nothing."""
+    mine, theirs = ([rule for rule in config.rules if _is_for(rule, each)] for each in (one, other))
+    for rule, their in product(mine, theirs):
+        excluded = [_within(one, glob) for glob in rule.exclude_repositories]
+        excluded += [_within(other, glob) for glob in their.exclude_repositories]
+        for first, second in product(_repositories(rule), _repositories(their)):
+            place, place_too = _within(one, first), _within(other, second)
+            if globs.intersect(place, place_too) and not any(
+                globs.covers(glob, place) or globs.covers(glob, place_too) for glob in excluded
+            ):
+                return f"{place!r} and {place_too!r}" if place != place_too else repr(place)
+    return None
+
+
+def _is_for(rule: Rule, destination: Destination) -> bool:
+    return not rule.destinations or destination.name in rule.destinations
 
 
 def _home(config: "RelayConfig") -> None:
@@ -81,16 +102,38 @@ def _no_ring(config: "RelayConfig", index: int, destination: Destination) -> Non
     """What is copied into the source's own registry is pushed there, and must not be copied again."""
     if destination.pattern == PLACEHOLDER:
         raise ValueError(f"destinations[{index}].prefix: needed, since this destination is the source's own registry")
-    ours = inside(destination)
+    ours = _within(destination, "*")
     for number, rule in enumerate(config.rules):
-        if not any(globs.covers(glob, ours) for glob in rule.exclude_repositories):
+        if any(globs.intersect(glob, ours) for glob in _repositories(rule)) and not any(
+            globs.covers(glob, ours) for glob in rule.exclude_repositories
+        ):
             raise ValueError(
                 f"rules[{number}].exclude_repositories: must contain {ours!r}, since destination "
                 f"{destination.name!r} lies in the source's own registry"
             )
 
 
+def _partitions(config: "RelayConfig") -> None:
+    """No role is assumed across partitions."""
+    home = PARTITION_OF_REGION[config.home[1]]
+    for index, destination in enumerate(config.destinations):
+        there = PARTITION_OF_REGION[destination.region]
+        if there != home and (destination.credentials is None or destination.credentials.secret_arn is None):
+            raise ValueError(
+                f"destinations[{index}].credentials: {destination.region} is in partition {there}, and the relay runs in "
+                f"{home}, whose roles count for nothing there; needs secret_arn, an access key of a user over there"
+            )
+
+
 def _for_oci(source: OciSource, index: int, rule: Rule) -> None:
+    if rule.images is not None and source.id == "docker.io":
+        for name in image_list(rule.images):
+            host, slash, _ = name.partition("/")
+            if slash and "." in host:  # Docker Hub's names have no dot before the slash
+                raise ValueError(
+                    f"rules[{index}].images: {name!r} is of another registry, {host}; a relay has one source, so give "
+                    "that registry a relay of its own"
+                )
     if rule.images is None and (glob := next((name for name in rule.repositories if not globs.is_literal(name)), None)):
         raise ValueError(
             f"rules[{index}].repositories: {glob!r}: {source.host} cannot be asked what repositories it has, so name "

@@ -1,9 +1,10 @@
 """`[source]` and `[[destinations]]`: which registries, as whom, and what is made there."""
 
 import json
+import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ecr_relay.config.base import Account, KeyArn, Name, Region, SecretArn, Table
 from ecr_relay.images import is_repository
@@ -11,6 +12,8 @@ from ecr_relay.images import is_repository
 PLACEHOLDER: Final = "{repository}"
 DOCKER_HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 """Names of one registry, whose repositories without a folder lie in `library/`."""
+
+_ECR_HOST: Final = re.compile(r"[0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9.-]+")
 
 
 def _usable_prefix(prefix: str) -> str:
@@ -141,6 +144,13 @@ class OciSource(Table):
         pattern=r"^-----BEGIN CERTIFICATE-----\n",
         description="PEM text of the authority that signed the registry's certificate; default: the public ones",
     )
+
+    @field_validator("host")
+    @classmethod
+    def _not_ecr(cls, host: str) -> str:
+        if _ECR_HOST.fullmatch(host):
+            raise ValueError(f'{host!r} is Amazon ECR, which has events and no lasting password: use type = "ecr"')
+        return host
 
     @property
     def id(self) -> str:

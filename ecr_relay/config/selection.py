@@ -41,7 +41,8 @@ def _range(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def image_list(text: str) -> dict[str, frozenset[str] | None]:
-    """The Data Transfer Hub plugin's own list: repository -> its tags, None for all. No tag means `latest`.
+    """The Data Transfer Hub plugin's own list: repository -> its tags, None for all. No tag means `latest`; what is
+    between entries, a comma, a blank or a line's end, may be written as `\\n`, too, as that plugin has it.
 
     >>> sorted(image_list("ubuntu:14.04, my-repo:ALL_TAGS")["ubuntu"])
     ['14.04']
@@ -49,7 +50,7 @@ def image_list(text: str) -> dict[str, frozenset[str] | None]:
     Raises ValueError that names the entry that is no image.
     """
     found: dict[str, frozenset[str] | None] = {}
-    for entry in text.replace(",", " ").split():
+    for entry in text.replace("\\n", " ").replace(",", " ").split():
         reference = Reference.parse(entry)
         if reference.digest:
             raise ValueError(f"{entry!r}: an image here is repository:tag, without a digest")
@@ -129,4 +130,6 @@ class Rule(Table):
             for key in ("repositories", "tags", "untagged"):
                 if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"{_LISTED} says it all; leave {key} out, or write it as a rule of its own")
+        if self.mode == "observe" and self.deletes == "propagate":
+            raise ValueError('deletes: "propagate" goes with mode = "copy"; what only observes removes nothing')
         return self
