@@ -120,8 +120,8 @@ def _partitions(config: "RelayConfig") -> None:
         there = PARTITION_OF_REGION[destination.region]
         if there != home and (destination.credentials is None or destination.credentials.secret_arn is None):
             raise ValueError(
-                f"destinations[{index}].credentials: {destination.region} is in partition {there}, and the relay runs in "
-                f"{home}, whose roles count for nothing there; needs secret_arn, an access key of a user over there"
+                f"destinations[{index}].credentials: {destination.region} is in partition {there}, and the relay runs "
+                f"in {home}, whose roles count for nothing there; needs secret_arn, an access key of a user over there"
             )
 
 
