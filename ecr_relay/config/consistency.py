@@ -51,6 +51,11 @@ def _key(destination: Destination) -> str:
     return "target" if destination.target else "prefix"
 
 
+def inside(destination: Destination) -> str:
+    """A glob of all that a destination may hold of ours."""
+    return _within(destination, "*")
+
+
 def _within(destination: Destination, glob: str) -> str:
     """A glob of what becomes there of the source repositories that `glob` matches."""
     return destination.pattern.replace(PLACEHOLDER, glob)
@@ -102,7 +107,7 @@ def _no_ring(config: "RelayConfig", index: int, destination: Destination) -> Non
     """What is copied into the source's own registry is pushed there, and must not be copied again."""
     if destination.pattern == PLACEHOLDER:
         raise ValueError(f"destinations[{index}].prefix: needed, since this destination is the source's own registry")
-    ours = _within(destination, "*")
+    ours = inside(destination)
     for number, rule in enumerate(config.rules):
         if any(globs.intersect(glob, ours) for glob in _repositories(rule)) and not any(
             globs.covers(glob, ours) for glob in rule.exclude_repositories

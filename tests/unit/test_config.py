@@ -191,4 +191,6 @@ def test_an_oci_source_leaves_the_relay_where_it_is_said() -> None:
     source = '[source]\ntype = "oci"\nhost = "quay.io"\n'
     oci = source + GOOD[GOOD.index("[[") :] + '[[rules]]\nrepositories = ["team/app"]\n'
     assert parse(oci).home == ("222222222222", "eu-west-1")
-    assert parse(oci + '[deployment]\nregion = "cn-north-1"').home == ("222222222222", "cn-north-1")
+    key = "arn:aws-cn:secretsmanager:cn-north-1:111111111111:secret:key-AbCdEf"
+    keyed = oci.replace("[[rules]]", f'[destinations.credentials]\nsecret_arn = "{key}"\n[[rules]]')
+    assert parse(keyed + '[deployment]\nregion = "cn-north-1"').home == ("222222222222", "cn-north-1")
