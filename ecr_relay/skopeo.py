@@ -102,12 +102,19 @@ class Skopeo:
             new.replace(self._authfile)
 
     def copy(
-        self, source: str, digest: str, destination: str, on_progress: Callable[[int], None] | None = None
+        self,
+        source: str,
+        digest: str,
+        destination: str,
+        on_progress: Callable[[int], None] | None = None,
+        *,
+        plain_http: bool = False,
     ) -> None:
         """Copy `digest`, all children of an index included, from `host/repository` to `host/repository`, without a tag.
 
-        `on_progress` is called while bytes move, with those written so far (on Linux). Raises the CopyError that
-        skopeo's message is, and Transient for what has none. Several threads may copy at once.
+        `plain_http`: the source has no TLS. `on_progress` is called while bytes move, with those written so far (on
+        Linux). Raises the CopyError that skopeo's message is, and Transient for what has none. Several threads may copy
+        at once.
         """
         command = [
             *self._program,
@@ -115,6 +122,7 @@ class Skopeo:
             *("copy", "--quiet", "--all", "--preserve-digests", "--remove-signatures"),
             *self._credentials("src", source),
             *self._credentials("dest", destination),
+            *(("--src-tls-verify=false",) if plain_http else ()),
             f"docker://{source}@{digest}",
             f"docker://{destination}@{digest}",
         ]

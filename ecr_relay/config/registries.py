@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ecr_relay.config.base import Account, KeyArn, Name, Region, SecretArn, Table
 from ecr_relay.images import is_repository
@@ -83,8 +83,7 @@ class RegistryLogin(Table):
     """Who we are to a registry that is not ECR."""
 
     secret_arn: SecretArn = Field(
-        description="complete, with its six random characters; a JSON object with `username` and `password`, or with "
-        "`token`, a bearer token"
+        description="complete, with its six random characters; a JSON object with `username` and `password`"
     )
     kms_key_arn: KeyArn | None = Field(
         default=None, description="of the secret, if it is encrypted with a key of your own"
@@ -138,19 +137,6 @@ class OciSource(Table):
         description="how often tags are listed and compared; each costs a request a page and a HEAD a tag",
     )
     plain_http: bool = Field(default=False, description="no TLS; only for a registry in your own network")
-    ca_certificate: str | None = Field(
-        default=None,
-        max_length=4096,
-        pattern=r"^-----BEGIN CERTIFICATE-----\n",
-        description="PEM text of the authority that signed the registry's certificate; default: the public ones",
-    )
-
-    @field_validator("host")
-    @classmethod
-    def _not_ecr(cls, host: str) -> str:
-        if _ECR_HOST.fullmatch(host):
-            raise ValueError(f'{host!r} is Amazon ECR, which has events and no lasting password: use type = "ecr"')
-        return host
 
     @property
     def id(self) -> str:

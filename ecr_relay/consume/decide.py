@@ -193,8 +193,8 @@ class Decider:
             return Wait(envelope, f"destination {destination.name} is out of order: {breaker.reason}", breaker=True)
         if self._ledger.notes.paused(destination.name) is not None:
             return Wait(envelope, f"destination {destination.name} is paused")
-        place = self._relay.place(destination, envelope.repository)
         try:
+            place = self._relay.place(destination, envelope.repository)
             return self._look(delivery, envelope, selection, place, seen_before=seen_before)
         except RegistryDown as error:
             self._ledger.notes.open_breaker(destination.name, str(error))

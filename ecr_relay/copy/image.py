@@ -148,6 +148,7 @@ class Copier:
             job.digest,
             f"{place.destination.host}/{place.destination_repository}",
             lambda count: self._moved.update({f"{place.destination_repository}@{job.digest}": count}),
+            plain_http=place.source.plain_http,
         )
 
     def _await_turn(self, place: Place, job: Job) -> None:

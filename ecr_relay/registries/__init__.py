@@ -19,15 +19,6 @@ class Login:
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """How a registry is reached, where that is not TLS by a public authority."""
-
-    plain_http: bool = False
-    ca_certificate: str | None = None
-    """PEM text of an authority that is trusted beside the public ones."""
-
-
 class Registry(Protocol):
     """A registry that images are read from. Repositories are named without the host.
 
@@ -40,8 +31,8 @@ class Registry(Protocol):
         """`host[:port]`, as skopeo and docker name it, taken from the registry's own answer."""
 
     @property
-    def transport(self) -> Transport:
-        """How skopeo gets there."""
+    def plain_http(self) -> bool:
+        """Whether it is reached without TLS."""
 
     def login(self) -> Login | None:
         """Credentials that have hours left; None for anonymous."""

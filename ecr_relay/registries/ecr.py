@@ -12,7 +12,7 @@ from ecr_relay.config import NewRepository
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, Transient
 from ecr_relay.images import MANIFEST_MEDIA_TYPES, Listed, children
 from ecr_relay.manifests import Manifest
-from ecr_relay.registries import Login, Transport
+from ecr_relay.registries import Login
 from ecr_relay.registries.aws import code, translated
 from ecr_relay.registries.repositories import Repositories, differences, is_immutable
 
@@ -60,8 +60,8 @@ class Ecr:
         return (self._last or self._authorize())[0]
 
     @property
-    def transport(self) -> Transport:
-        return Transport()
+    def plain_http(self) -> bool:
+        return False
 
     def login(self) -> Login:
         """Asks for a new token when the last one has less than HOURS_LEFT."""

@@ -14,7 +14,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, Transient, classify
 from ecr_relay.images import INDEX_MEDIA_TYPES, MANIFEST_MEDIA_TYPES, Listed, children, is_digest
 from ecr_relay.manifests import SIZE_LIMIT, Manifest
-from ecr_relay.registries import Login, Transport
+from ecr_relay.registries import Login
 from ecr_relay.registries.challenge import Authorizer
 
 _ACCEPT: Final = ", ".join(MANIFEST_MEDIA_TYPES)
@@ -58,8 +58,8 @@ class Oci:
         return self._host
 
     @property
-    def transport(self) -> Transport:
-        return Transport(plain_http=self._base.startswith("http://"))
+    def plain_http(self) -> bool:
+        return self._base.startswith("http://")
 
     def login(self) -> Login | None:
         return self._login

@@ -13,7 +13,7 @@ from ecr_relay.errors import CopyError, Missing, Permanent, TagTaken, Transient
 from ecr_relay.images import INDEX_MEDIA_TYPES, MANIFEST_MEDIA_TYPES, Listed, children
 from ecr_relay.images import subject as subject_of
 from ecr_relay.manifests import Manifest
-from ecr_relay.registries import Login, Transport
+from ecr_relay.registries import Login
 
 
 @dataclass
@@ -77,8 +77,8 @@ class FakeRegistry:
         place.tags = {name: named for name, named in place.tags.items() if named != digest}
 
     @property
-    def transport(self) -> Transport:
-        return Transport()
+    def plain_http(self) -> bool:
+        return False
 
     def login(self) -> Login | None:
         return None

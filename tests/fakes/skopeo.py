@@ -29,7 +29,15 @@ class FakeSkopeo:
     def login(self, logins: Mapping[str, Login]) -> None:
         self.logins += 1
 
-    def copy(self, source: str, digest: str, destination: str, on_progress: Callable[[int], None]) -> None:
+    def copy(
+        self,
+        source: str,
+        digest: str,
+        destination: str,
+        on_progress: Callable[[int], None],
+        *,
+        plain_http: bool = False,
+    ) -> None:
         self.copied.append(digest)
         on_progress(self.bytes)
         self.during(f"{destination}@{digest}")

@@ -211,6 +211,13 @@ def test_nobody_listens(source: DockerRegistry, destination: DockerRegistry, sko
         skopeo.copy(f"{NOWHERE}/app", digest, f"{source.host}/copied")
 
 
+def test_a_source_without_tls(source: DockerRegistry, destination: DockerRegistry, skopeo: Skopeo) -> None:
+    digest = source.push_image("app", layers=(b"one",))
+    allow_plain_http(Path(os.environ["HOME"]), [destination.host])
+    skopeo.copy(f"{source.host}/app", digest, f"{destination.host}/app", plain_http=True)
+    assert digest_of(destination.manifest("app", digest)) == digest
+
+
 def said(code: str, message: str) -> bytes:
     return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
 

@@ -14,7 +14,7 @@ import pytest
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, Transient
 from ecr_relay.images import Listed
 from ecr_relay.manifests import Manifest
-from ecr_relay.registries import Login, Registry, Transport
+from ecr_relay.registries import Login, Registry
 from ecr_relay.registries.challenge import _same_party
 from ecr_relay.registries.oci import Oci
 
@@ -115,7 +115,7 @@ def test_it_is_a_registry(server: Server) -> None:
     registry: Registry = oci(server)
     assert registry.host == server.host
     assert registry.login() is None
-    assert registry.transport == Transport(plain_http=True)
+    assert registry.plain_http
     assert repr(registry) == f"Oci({server.host})"
 
 
