@@ -2,6 +2,7 @@
 
 import pytest
 
+from ecr_relay import rules
 from ecr_relay.config import RelayConfig, parse
 from ecr_relay.errors import ConfigError
 
@@ -133,9 +134,9 @@ def test_no_ring() -> None:
 
 
 def test_what_no_parameter_can_hold_is_refused() -> None:
-    rules = "".join(f'[[rules]]\nrepositories = ["team-{number}/{"x" * 200}"]\n' for number in range(50))
+    many = "".join(f'[[rules]]\nrepositories = ["team-{number}/{"x" * 200}"]\n' for number in range(50))
     with pytest.raises(ConfigError, match="an SSM parameter holds 8192"):
-        parse(GOOD + rules).to_parameter()
+        parse(GOOD + many).to_parameter()
 
 
 @pytest.mark.parametrize(("destinations", "most"), [(1, 10), (2, 9), (3, 4), (4, 3), (12, 1)])
@@ -194,3 +195,220 @@ def test_an_oci_source_leaves_the_relay_where_it_is_said() -> None:
     key = "arn:aws-cn:secretsmanager:cn-north-1:111111111111:secret:key-AbCdEf"
     keyed = oci.replace("[[rules]]", f'[destinations.credentials]\nsecret_arn = "{key}"\n[[rules]]')
     assert parse(keyed + '[deployment]\nregion = "cn-north-1"').home == ("222222222222", "cn-north-1")
+
+
+OCI = """
+[source]
+type = "oci"
+host = "docker.io"
+
+[[destinations]]
+name = "west"
+region = "eu-west-1"
+account = "222222222222"
+
+[[rules]]
+"""
+AGAIN = GOOD[GOOD.index("[[") :].replace('"west"', '"other"')
+
+
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [
+        ('semver = "newest"', "rules[0].semver: 'newest' is no semver range; allowed: such as '>=1.2 <2'"),
+        ('semver = ">=1.2, <2"', "rules[0].semver: '>=1.2, <2' is no semver range"),
+        ('semver = " "', "rules[0].semver: ' ' is no semver range"),
+        ('tag_regex = "v["', "rules[0].tag_regex: 'v[' is no RE2 expression: missing ]"),
+        (r"tag_regex = '(a)\1'", r"rules[0].tag_regex: '(a)\\1' is no RE2 expression: invalid escape sequence"),
+        ('tag_regex = "(?!dev).*"', "no RE2 expression: invalid perl operator: (?! (no backreferences, no lookaround)"),
+        ('tag_regex = "(((a{500}){500}){500})"', "no RE2 expression: invalid repetition size"),
+        ('platforms = ["linux/amd64"]', "rules[0].platforms: a subset of an index's platforms is another index"),
+        ('architectures = ["arm64"]', "rules[0].architectures: a subset of an index's platforms"),
+        ("newest = 0", "rules[0].newest: input should be greater than or equal to 1, not 0"),
+        ('newest_by = "age"', "rules[0].newest_by: input should be 'pushed' or 'version', not 'age'"),
+        ('mode = "dry"', "rules[0].mode: input should be 'copy' or 'observe', not 'dry'"),
+        ('mode = "observe"\ndeletes = "propagate"', 'rules[0]: deletes: "propagate" goes with mode = "copy"'),
+        ('images = "ubuntu:14.04,go lang:"', "rules[0].images: 'lang:': '' is not a tag"),
+        ('images = ""', "rules[0].images: names no image"),
+        (f'images = "ubuntu@sha256:{"0" * 64}"', "an image here is repository:tag, without a digest"),
+        ('images = "ubuntu"\ntags = ["v*"]', "rules[0]: images says it all; leave tags out"),
+        ("tags = []", "rules[0].tags: tuple should have at least 1 item"),
+    ],
+)
+def test_a_rule_that_is_none(rule: str, line: str) -> None:
+    text = refusal(f"{GOOD}\n[[rules]]\n{rule}")
+    assert text.startswith("relay.toml: ")
+    assert line in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("rule", "selects"),
+    [
+        ('semver = "1.x || >=3"', {"v1.9", "3.0.0"}),
+        ('tag_regex = "(a+)+b"', {"a" * 127 + "b"}),
+        ('tags = ["ALL_TAGS"]\nexclude_tags = ["a*"]', {"v1.9", "3.0.0", "latest"}),
+        ('tags = ["*"]\ntag_regex = ".*9"\nsemver = "1"', {"v1.9"}),
+        (r'images = "team/app:v1.9, other\\nteam/app:latest"', {"v1.9", "latest"}),
+        ('images = "team/app"', {"latest"}),
+        ('images = "team/app:ALL_TAGS team/app:1"', {"v1.9", "3.0.0", "latest", "a" * 127 + "b", "a" * 128}),
+    ],
+)
+def test_what_is_given_for_tags_must_all_match(rule: str, selects: set[str]) -> None:
+    """RE2 needs time in proportion to the tag, also for what would keep others busy for ever."""
+    config = parse(f"{GOOD}\n[[rules]]\n{rule}")
+    tags = ("v1.9", "3.0.0", "latest", "a" * 127 + "b", "a" * 128)
+    assert {tag for tag in tags if rules.selections(config, "team/app", tag)} == selects
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "agree"),
+    [
+        ("", 'mode = "observe"', False),
+        ('tags = ["v*"]', 'tags = ["*-dev"]\nreferrers = false', False),
+        ('repositories = ["team/*"]', 'images = "team/app"\ndeletes = "propagate"', False),
+        ('repositories = ["team/*"]', 'repositories = ["base/*"]\nmode = "observe"', True),
+        ('exclude_repositories = ["team/*"]', 'repositories = ["team/*"]\nmode = "observe"', True),
+        ('tags = ["v*"]', 'exclude_tags = ["v*"]\nmode = "observe"', True),
+        ('tags = ["v1"]', 'tags = ["v2"]\nmode = "observe"', True),
+        ('tags = ["v1"]\nuntagged = true', 'tags = ["v2"]\nuntagged = true\nmode = "observe"', False),
+        ('semver = "1"', 'semver = "2"\nmode = "observe"', True),
+        ("", "newest = 3", True),
+    ],
+)
+def test_rules_that_surely_overlap_agree_on_how(one: str, other: str, agree: bool) -> None:
+    text = f"{GOOD}\n[[rules]]\n{one}\n[[rules]]\n{other}"
+    if agree:
+        assert len(parse(text).rules) == 2
+    else:
+        assert "which selects some of the same images for the same destination" in refusal(text)
+        named = text.replace(f"[[rules]]\n{one}", f'[[rules]]\ndestinations = ["west"]\n{one}', 1)
+        apart = named + '\ndestinations = ["other"]\n' + AGAIN.replace("eu-west-1", "eu-west-2")
+        assert len(parse(apart).rules) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (('type = "oci"', 'type = "docker"'), "source.type: 'docker' is no kind of it; allowed: 'ecr', 'oci'"),
+        (('type = "oci"', "type = 3"), "source.type: '3' is no kind of it"),
+        (('"docker.io"', '"https://docker.io"'), "source.host: 'https://docker.io' does not match"),
+        (('"docker.io"', '"docker.io"\nusername = "me"'), "source.username: unknown key; allowed: ca_certificate, "),
+        (
+            ('"docker.io"', '"docker.io"\npoll_minutes = 1'),
+            "source.poll_minutes: input should be greater than or",
+        ),
+        (
+            ('"docker.io"', '"docker.io"\ncredentials = { secret_arn = "hub" }'),
+            "source.credentials.secret_arn: 'hub' does not match",
+        ),
+        (
+            ('"docker.io"', '"docker.io"\ncredentials = { role_arn = "x" }'),
+            "source.credentials.secret_arn: missing; this key is required\n"
+            "relay.toml: source.credentials.role_arn: unknown key; allowed: ",
+        ),
+        (
+            ('"docker.io"', '"111111111111.dkr.ecr.eu-west-1.amazonaws.com"'),
+            "source.host: '111111111111.dkr.ecr.eu-west-1.amazonaws.com' is Amazon ECR, which has events",
+        ),
+        (('["nginx"]', '["team/*"]'), "rules[0].repositories: 'team/*': docker.io cannot be asked what repositories"),
+        (('["nginx"]', '["nginx"]\nuntagged = true'), "rules[0].untagged: docker.io lists tags only"),
+        (
+            ('["nginx"]', '["nginx"]\nnewest = 3'),
+            "rules[0].newest_by: docker.io tells no push dates; use newest_by = ",
+        ),
+        (
+            ('repositories = ["nginx"]', 'images = "quay.io/coreos/etcd:v3"'),
+            "rules[0].images: 'quay.io/coreos/etcd' is of another registry, quay.io; a relay has one source",
+        ),
+    ],
+)
+def test_a_source_of_another_kind(change: tuple[str, str], line: str) -> None:
+    good = OCI + 'repositories = ["nginx"]\n'
+    assert rules.named(parse(good)) == ("nginx",)
+    assert refusal(good.replace(*change)).startswith(f"relay.toml: {line}")
+
+
+@pytest.mark.parametrize("source", ["source = 3", 'source = "ecr"', "source = []", '[source]\ntype = ["ecr"]'])
+def test_a_source_that_is_no_table(source: str) -> None:
+    assert refusal(source + GOOD[GOOD.index("\n[[") :]).startswith("relay.toml: source")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ('target = "Hub/{repository}"', "target: 'Hub/{repository}' makes no valid repository name"),
+        ('target = "hub"', "target: 'hub' must have {repository} once"),
+        ('target = "{repository}/{repository}"', "must have {repository} once, so that no two repositories become one"),
+        ('prefix = "mirror/"', "prefix: 'mirror/' makes no valid repository name"),
+        ('prefix = "a"\ntarget = "b/{repository}"', "needs either prefix or target, not both"),
+        ('on_conflict = "win"', "on_conflict: input should be 'overwrite', 'keep' or 'fail', not 'win'"),
+        ("max_deletes = 0", "max_deletes: input should be greater than or equal to 1, not 0"),
+        ("[destinations.new_repository]\nmutable_tags = ['sha256-*']", "mutable_tags goes with immutable_tags = true"),
+        (
+            "[destinations.new_repository]\nfrom_template = true\nscan_on_push = true",
+            "the template decides all of",
+        ),
+        ("[destinations.new_repository]\nrepository_policy = 'all'", "new_repository.repository_policy: not JSON"),
+        ("[destinations.credentials]\nexternal_id = 'abc'", "credentials: needs either role_arn or secret_arn"),
+    ],
+)
+def test_a_destination_that_cannot_be(change: str, line: str) -> None:
+    assert line in refusal(GOOD.replace('prefix = "mirror"', change))
+
+
+def test_a_target_is_the_whole_name() -> None:
+    config = parse(GOOD.replace('prefix = "mirror"', 'target = "hub/{repository}/copy"'))
+    assert config.destinations[0].repository("team/app") == "hub/team/app/copy"
+
+
+def test_no_role_counts_in_another_partition() -> None:
+    china = GOOD.replace("eu-west-1", "cn-north-1")
+    line = "destinations[0].credentials: cn-north-1 is in partition aws-cn, and the relay runs in aws"
+    assert line in refusal(china)
+    assert line in refusal(china + '[destinations.credentials]\nrole_arn = "arn:aws:iam::222222222222:role/x"')
+    key = "arn:aws:secretsmanager:us-east-1:111111111111:secret:key-AbCdEf"
+    assert parse(china + f'[destinations.credentials]\nsecret_arn = "{key}"').destinations
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "given", "shared"),
+    [
+        ('prefix = ""', 'prefix = "mirror"', "", "'*' and 'mirror/*'"),
+        ('prefix = "a"', 'prefix = "a/b"', "", "'a/*' and 'a/b/*'"),
+        ('prefix = "a"', 'target = "{repository}/b"', "", "'a/*' and '*/b'"),
+        ('prefix = "a"', 'prefix = "b"', "", None),
+        ('prefix = ""', 'prefix = "mirror"', '[[rules]]\nexclude_repositories = ["mirror/*"]', None),
+        (
+            'prefix = ""',
+            'prefix = "mirror"',
+            '[[rules]]\nrepositories = ["team/*"]\ndestinations = ["west"]\n'
+            '[[rules]]\nrepositories = ["base/*"]\ndestinations = ["other"]',
+            None,
+        ),
+        (
+            'prefix = ""',
+            'prefix = ""',
+            '[[rules]]\nrepositories = ["team/*"]\n[[rules]]\nrepositories = ["base"]\ndestinations = ["other"]',
+            "'team/*'",
+        ),
+        ('prefix = ""', 'prefix = "x"', '[[rules]]\nimages = "x/app:1,app:2"', "'x/app'"),
+    ],
+)
+def test_two_destinations_in_one_registry_share_no_repository(
+    first: str, second: str, given: str, shared: str | None
+) -> None:
+    prefix = 'prefix = "mirror"'
+    text = GOOD.replace(prefix, first) + AGAIN.replace(prefix, second) + given
+    if shared is None:
+        assert len(parse(text).destinations) == 2
+    else:
+        key = second.split()[0]
+        line = f"destinations[1].{key}: 'other' and 'west' would write the same place, {shared}; change this one"
+        assert line in refusal(text)
+
+
+def test_a_rule_that_cannot_reach_the_ring_need_not_exclude_it() -> None:
+    inside = GOOD.replace("eu-west-1", "us-east-1").replace("222222222222", "111111111111")
+    assert parse(inside + '[[rules]]\nrepositories = ["team/*"]\n').rules
+    assert "must contain 'mirror/*'" in refusal(inside + '[[rules]]\nrepositories = ["*/app"]\n')

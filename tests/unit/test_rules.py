@@ -1,11 +1,14 @@
 """Rules: globs on repositories and tags, excludes, untagged images, destinations."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ecr_relay import rules
 from ecr_relay.config import RelayConfig
+from ecr_relay.images import Listed
+from ecr_relay.plan import difference
 
 TWO = {
     "source": {"region": "us-east-1", "account": "111111111111"},
@@ -55,3 +58,139 @@ def test_rules_add_up_and_each_has_its_destinations() -> None:
     assert names(given, "b/y", "1") == []
     assert rules.concerns(given, "a/y")
     assert not rules.concerns(given, "b/y")
+
+
+def listed(tag: str | None, number: int, days: int | None = None, subject: int | None = None) -> Listed:
+    pushed = None if days is None else datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=days)
+    return Listed(tag, digest(number), subject=None if subject is None else digest(subject), pushed_at=pushed)
+
+
+def digest(number: int) -> str:
+    return f"sha256:{number:064x}"
+
+
+def newest(rule: dict[str, object], *images: Listed) -> set[str]:
+    return set(rules.newest(config(rule).rules[0], "app", images))
+
+
+def test_newest_by_the_push_and_by_the_name_if_that_is_equal() -> None:
+    images = (listed("a", 1, 3), listed("b", 2, 5), listed("c", 3, 3), listed("d", 4), listed(None, 5, 9))
+    assert newest({"newest": 1}, *images) == {"b"}
+    assert newest({"newest": 2}, *images) == {"b", "c"}
+    assert newest({"newest": 9}, *images) == {"a", "b", "c", "d"}
+    assert newest({"newest": 2, "exclude_tags": ["b"]}, *images) == {"a", "c"}
+
+
+def test_newest_by_the_version() -> None:
+    tags = ("v1.9", "1.10", "1.10.0-rc1", "1.2", "latest", digest(7).replace(":", "-") + ".sig")
+    images = [listed(tag, number) for number, tag in enumerate(tags)]
+    by_version: dict[str, object] = {"newest_by": "version"}
+    assert newest(by_version | {"newest": 2}, *images) == {"1.10", "1.10.0-rc1"}
+    assert newest(by_version | {"newest": 2, "semver": ">=1"}, *images) == {"1.10", "v1.9"}
+    assert newest(by_version | {"newest": 5}, *images) == {"1.10", "1.10.0-rc1", "v1.9", "1.2", "latest"}
+
+
+def test_newest_is_of_the_backfill_and_another_rule_may_take_what_it_leaves() -> None:
+    given = config({"newest": 1}, {"tags": ["old"], "destinations": ["west"]})
+    images = (listed("new", 1, 9), listed("old", 2, 1), listed("older", 3, 0))
+    taken = rules.backfill(given, "app", images)
+    assert [one.index for one in rules.selections(given, "app", "old")] == [0, 0]
+    assert [(one.destination.name, one.index) for one in rules.selections(given, "app", "old", taken)] == [("west", 1)]
+    assert rules.selections(given, "app", "older", taken) == ()
+
+
+def test_what_is_about_an_image_by_its_name_is_selected_by_no_key_for_tags() -> None:
+    name = digest(1).replace(":", "-")
+    for tag in (name, f"{name}.sig", f"{name}.att", f"{name}.sbom"):
+        assert names(config(), "app", tag) == []
+    assert names(config(), "app", f"{name}.txt") == ["west", "east"]
+
+
+def test_where_referrers_may_go() -> None:
+    given = config(
+        {"repositories": ["a/*"], "tags": ["dev*"], "mode": "observe"},
+        {"repositories": ["a/*"], "tags": ["v*"], "destinations": ["east"]},
+        {"repositories": ["b/*"], "referrers": False},
+    )
+    assert [(one.destination.name, one.index) for one in rules.referring(given, "a/x")] == [("west", 0), ("east", 1)]
+    assert rules.referring(given, "b/x") == ()
+    assert rules.referring(given, "c/x") == ()
+
+
+def test_repositories_that_are_all_named() -> None:
+    assert rules.named(config({"repositories": ["bb", "aa"]}, {"images": "cc:1,aa:ALL_TAGS"})) == ("aa", "bb", "cc")
+    assert rules.named(config({"repositories": ["b", "a"], "exclude_repositories": ["b*"]})) == ("a",)
+    assert rules.named(config({"repositories": ["a"]}, {"repositories": ["b*"]})) is None
+    assert rules.named(config()) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "pattern", "repository", "ring"),
+    [
+        ("prefix", "p", "app", False),
+        ("prefix", "p", "p/app", True),
+        ("prefix", "p", "p/p/app", True),
+        ("prefix", "p", "team/p/app", False),
+        ("prefix", "p", "q/p/q/p/app", True),
+        ("prefix", "p", "pp/app", False),
+        ("prefix", "", "p/p/app", False),
+        ("target", "hub/{repository}/copy", "hub/app/copy", True),
+        ("target", "hub/{repository}/copy", "hub/app", False),
+        ("target", "{repository}/copy", "app/copy", True),
+        ("target", "{repository}/copy", "copy", False),
+    ],
+)
+def test_a_name_that_would_go_round_for_ever_is_not_selected(
+    key: str, pattern: str, repository: str, ring: bool
+) -> None:
+    given = RelayConfig.model_validate_json(
+        json.dumps(TWO | {"destinations": [TWO["destinations"][0] | {key: pattern}]})  # type: ignore[index]
+    )
+    assert rules.is_ring(given.destinations[0], repository) is ring
+    assert names(given, repository, "1") == ([] if ring else ["west"])
+    assert rules.concerns(given, repository) is not ring
+    assert bool(rules.referring(given, repository)) is not ring
+
+
+def test_relays_that_face_each_other_come_to_an_end() -> None:
+    """One relay copies from a to b, another from b to a, each everything below its own prefix."""
+    there, back = (
+        RelayConfig.model_validate_json(
+            json.dumps(TWO | {"destinations": [TWO["destinations"][0] | {"prefix": prefix}]})  # type: ignore[index]
+        ).destinations[0]
+        for prefix in ("to-b", "to-a")
+    )
+    a, b = {"team/app"}, {"team/app"}
+    for _ in range(10):
+        b |= {there.repository(name) for name in a if not rules.is_ring(there, name)}
+        a |= {back.repository(name) for name in b if not rules.is_ring(back, name)}
+    assert max(len(name.split("/")) for name in a | b) <= 6
+
+
+def test_a_plan_says_which_rule_how_big_and_what_is_brought_along() -> None:
+    given = config({"tags": ["v*"]}, {"tags": ["dev"], "mode": "observe"})
+    name = digest(1).replace(":", "-")
+    source = (
+        Listed("v1", digest(1), size=7),
+        listed("dev", 2),
+        listed("other", 3),
+        listed(None, 4, subject=1),
+        listed(f"{name}.sig", 5),
+        listed("note", 6, subject=2),
+        listed(None, 7, subject=3),
+        listed(None, 8, subject=4),
+    )
+    west = given.destinations[0]
+    plan = list(difference(given, west, "app", source, [listed("v1", 9)]))
+    assert [(one.tag, one.digest, one.rule, one.mode, one.subject) for one in plan] == [
+        ("v1", digest(1), 0, "copy", None),
+        ("dev", digest(2), 1, "observe", None),
+        (None, digest(4), 0, "copy", digest(1)),
+        (f"{name}.sig", digest(5), 0, "copy", digest(1)),
+        (None, digest(6), 1, "observe", digest(2)),
+        (None, digest(8), 0, "copy", digest(4)),
+    ]
+    assert (plan[0].there, plan[0].size, plan[0].referrer, plan[2].referrer) == (digest(9), 7, False, True)
+    # An image that is there without being selected has its referrers, too.
+    plan = list(difference(given, west, "app", source, [listed("other", 3), *source[:2], *source[3:6]]))
+    assert [(one.digest, one.subject) for one in plan] == [(digest(8), digest(4)), (digest(7), digest(3))]
