@@ -51,13 +51,8 @@ def _key(destination: Destination) -> str:
     return "target" if destination.target else "prefix"
 
 
-def inside(destination: Destination) -> str:
-    """A glob of all that a destination may hold of ours."""
-    return _within(destination, "*")
-
-
-def _within(destination: Destination, glob: str) -> str:
-    """A glob of what becomes there of the source repositories that `glob` matches."""
+def inside(destination: Destination, glob: str = "*") -> str:
+    """A glob of what becomes there of the source repositories that `glob` matches: by default all that is ours."""
     return destination.pattern.replace(PLACEHOLDER, glob)
 
 
@@ -75,10 +70,10 @@ def _shared(config: "RelayConfig", one: Destination, other: Destination) -> str 
     """What both may write, by the rules for each; None if nothing."""
     mine, theirs = ([rule for rule in config.rules if _is_for(rule, each)] for each in (one, other))
     for rule, their in product(mine, theirs):
-        excluded = [_within(one, glob) for glob in rule.exclude_repositories]
-        excluded += [_within(other, glob) for glob in their.exclude_repositories]
+        excluded = [inside(one, glob) for glob in rule.exclude_repositories]
+        excluded += [inside(other, glob) for glob in their.exclude_repositories]
         for first, second in product(_repositories(rule), _repositories(their)):
-            place, place_too = _within(one, first), _within(other, second)
+            place, place_too = inside(one, first), inside(other, second)
             if globs.intersect(place, place_too) and not any(
                 globs.covers(glob, place) or globs.covers(glob, place_too) for glob in excluded
             ):
