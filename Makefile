@@ -45,12 +45,13 @@ soak: $(READY) ## the model, for long: PROGRAMS=5000 SEED=1
 chaos: $(LOCAL) ## kills and faults on the local cloud, under load: SEED=1
 	$(BIN)/python -m tests.chaos --seed $(SEED)
 
-lint: $(READY) ## ruff, mypy, import-linter, deptry
+lint: $(READY) ## ruff, mypy, import-linter, deptry; the generated documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
+	$(BIN)/python docs/generate.py --check
 
 format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff check --fix .

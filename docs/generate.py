@@ -1,18 +1,26 @@
-"""The reference in docs/configuring.md, made of the models in `ecr_relay.config`: `.venv/bin/python docs/generate.py`.
+"""docs/configuration.md, made of the models in `ecr_relay.config`: `.venv/bin/python docs/generate.py`.
 
-It stands between two marks and is written there; all else in that file is written by hand. A test holds it equal.
+With `--check` nothing is written, and the exit status is 1 if the file is not what would be: `make lint` asks that.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from ecr_relay.config import FARGATE_MEMORY_MIB, RelayConfig
 
-PATH: Final = Path(__file__).with_name("configuring.md")
-BEGIN: Final = "<!-- Written by docs/generate.py; do not edit. -->\n"
-END: Final = "<!-- Until here. -->\n"
+PATH: Final = Path(__file__).with_name("configuration.md")
+HEAD: Final = """# Configuration
+
+<!-- Written by docs/generate.py; do not edit. -->
+
+Every key of `relay.toml`, as the models in `ecr_relay/config/` have it; what they are for, with examples, is in
+[configuring.md](configuring.md). A key that is not here is refused. Strings are quoted, also accounts. What stands
+behind `string:` is a regular expression that it must match.
+
+"""
 
 TABLES: Final = {
     "RelayConfig": "The whole file",
@@ -29,25 +37,16 @@ TABLES: Final = {
 """Model -> the heading of its table, in the order of a `relay.toml`."""
 
 
-def rewritten(text: str) -> str:
-    """The file's text with the reference made anew. Raises ValueError without the marks."""
-    head, _, rest = text.partition(BEGIN)
-    _, mark, tail = rest.partition(END)
-    if not mark:
-        raise ValueError(f"{PATH}: {BEGIN.strip()!r} or {END.strip()!r} is missing")
-    return f"{head}{BEGIN}\n{reference()}\n{END}{tail}"
-
-
-def reference() -> str:
+def document() -> str:
     """Every table that a `relay.toml` may have, key by key."""
     schema = RelayConfig.model_json_schema()
-    return "\n".join(_lines({"RelayConfig": schema, **schema["$defs"]})).rstrip() + "\n"
+    return HEAD + "\n".join(_lines({"RelayConfig": schema, **schema["$defs"]})).rstrip() + "\n"
 
 
 def _lines(models: dict[str, Any]) -> Iterator[str]:
     for name, heading in TABLES.items():
         model = models[name]
-        yield f"### {heading}\n"
+        yield f"## {heading}\n"
         yield f"{model['description']}\n"
         yield "| key | type | default | meaning |"
         yield "|---|---|---|---|"
@@ -55,7 +54,7 @@ def _lines(models: dict[str, Any]) -> Iterator[str]:
             cells = (f"`{key}`", _type(field), _default(key, field, model), field["description"])
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
         yield ""
-    yield "### Sizes of a copy task\n"
+    yield "## Sizes of a copy task\n"
     yield "| `task_cpu` | `task_memory_mib` |"
     yield "|---|---|"
     for cpu, (least, most, step) in FARGATE_MEMORY_MIB.items():
@@ -111,5 +110,16 @@ def anchor(heading: str) -> str:
     return kept.replace(" ", "-")
 
 
+def main(arguments: list[str]) -> int:
+    text = document()
+    if arguments != ["--check"]:
+        PATH.write_text(text, encoding="utf-8")
+        return 0
+    if PATH.exists() and PATH.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"docs/{PATH.name} is not what the models say: run .venv/bin/python docs/generate.py", file=sys.stderr)
+    return 1
+
+
 if __name__ == "__main__":
-    PATH.write_text(rewritten(PATH.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ecr_relay.config.base import Account, KeyArn, Name, Region, SecretArn, Table
 from ecr_relay.images import is_repository
@@ -137,6 +137,13 @@ class OciSource(Table):
         description="how often tags are listed and compared; each costs a request a page and a HEAD a tag",
     )
     plain_http: bool = Field(default=False, description="no TLS; only for a registry in your own network")
+
+    @field_validator("host")
+    @classmethod
+    def _not_ecr(cls, host: str) -> str:
+        if _ECR_HOST.fullmatch(host):
+            raise ValueError(f'{host!r} is Amazon ECR, which has events and no lasting password: use type = "ecr"')
+        return host
 
     @property
     def id(self) -> str:

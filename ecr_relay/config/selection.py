@@ -92,8 +92,9 @@ class Rule(Table):
     )
     semver: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_range)] | None = Field(
         default=None,
-        description="range of versions, as npm writes it: `>=1.2 <2`, `^1.4`; a leading `v` of a tag does not matter, "
-        "a tag that is no version is not selected, and `-rc1` counts as a prerelease",
+        description="range of versions, as npm writes it: `>=1.2 <2`, `^1.4`; of a tag a leading `v` does not "
+        "matter, and `1.2` is 1.2.0; a tag that is no version is not selected, nor is a prerelease such as `1.3-rc1`, "
+        "unless the range names one of the same version",
     )
     newest: int | None = Field(
         default=None,

@@ -14,7 +14,7 @@ from docs import generate
 from ecr_relay import errors
 from ecr_relay.calls import CONSUMER, COPIER, RECONCILE
 from ecr_relay.cli.app import cli
-from ecr_relay.config import parse
+from ecr_relay.config import Destination, EcrSource, OciSource, Rule, parse
 from ecr_relay.errors import CopyError, classify
 from ecr_relay.messages import Envelope
 
@@ -123,14 +123,40 @@ def test_the_example_file_is_valid_also_with_its_comments_taken_off() -> None:
     parse(re.sub(r"^# ([\w.]+ = |\[)", r"\1", text, flags=re.MULTILINE))
 
 
-def test_the_configuration_reference_is_what_the_models_say() -> None:
-    text = generate.PATH.read_text()
-    assert generate.rewritten(text) == text, "run `.venv/bin/python docs/generate.py`"
+def test_lint_asks_whether_the_configuration_reference_is_what_the_models_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate.main(["--check"]) == 0
+    assert "docs/generate.py --check" in (ROOT / "Makefile").read_text()
+    monkeypatch.setattr(generate, "PATH", tmp_path / "configuration.md")
+    assert generate.main(["--check"]) == 1
+    assert capsys.readouterr().err.startswith("docs/configuration.md is not what the models say: run ")
+    assert generate.main([]) == 0
+    assert generate.main(["--check"]) == 0
 
 
-def test_the_configuration_reference_needs_its_marks() -> None:
-    with pytest.raises(ValueError, match="is missing"):
-        generate.rewritten("# Configuring\n")
+def test_every_key_of_a_rule_and_a_registry_is_explained_or_shown() -> None:
+    path = ROOT / "docs" / "configuring.md"
+    words = set(re.findall(r"\b[a-z_]+\b", " ".join([*SPAN.findall(prose(path)), *blocks(path, "toml")])))
+    keys = {*Rule.model_fields, *Destination.model_fields, *EcrSource.model_fields, *OciSource.model_fields}
+    assert keys - words == set()
+
+
+PLUGIN = (
+    *("sourceType", "srcRegion", "srcAccountId", "srcList", "srcImageList", "srcCredential", "destRegion"),
+    *("destAccountId", "destPrefix", "destCredential", "includeUntagged", "ecsClusterName", "ecsVpcId"),
+    *("ecsSubnetA", "ecsSubnetB", "alarmEmail"),
+)
+"""Every parameter of the Data Transfer Hub's ECR plugin (its CloudFormation template)."""
+
+
+def test_every_parameter_of_the_plugin_has_its_key() -> None:
+    table = sections((ROOT / "docs" / "configuring.md").read_text())["From the Data Transfer Hub plugin"]
+    rows = dict(re.findall(r"^\| (`.+?) \| (.+) \|$", table, re.MULTILINE))
+    assert sorted(name for cell in rows for name in SPAN.findall(cell)) == sorted(PLUGIN)
+    known = set(re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE))
+    for here in rows.values():
+        assert known & set(re.findall(r"[a-z_]+", " ".join(SPAN.findall(here)))), here
 
 
 def sections(text: str) -> dict[str, str]:
