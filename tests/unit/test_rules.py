@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ecr_relay import rules
+from ecr_relay import rules, versions
 from ecr_relay.config import RelayConfig
 from ecr_relay.images import Listed
 from ecr_relay.plan import difference
@@ -194,3 +194,56 @@ def test_a_plan_says_which_rule_how_big_and_what_is_brought_along() -> None:
     # An image that is there without being selected has its referrers, too.
     plan = list(difference(given, west, "app", source, [listed("other", 3), *source[:2], *source[3:6]]))
     assert [(one.digest, one.subject) for one in plan] == [(digest(8), digest(4)), (digest(7), digest(3))]
+
+
+def test_what_is_copied_under_one_tag_and_observed_under_another_is_copied_with_its_signature() -> None:
+    given = config({"tags": ["dev"], "mode": "observe"}, {"tags": ["v*"]})
+    for order in (("dev", "v1"), ("v1", "dev")):
+        source = [*(listed(tag, 1) for tag in order), listed(None, 2, subject=1)]
+        plan = list(difference(given, given.destinations[0], "app", source, []))
+        assert {(one.tag, one.digest): one.mode for one in plan} == {
+            ("dev", digest(1)): "observe",
+            ("v1", digest(1)): "copy",
+            (None, digest(2)): "copy",
+        }
+
+
+def test_a_referrer_that_a_tag_selects_is_no_second_entry() -> None:
+    given = config({"tags": ["v*"]})
+    source = [listed("v1", 1), listed("v1-sbom", 2, subject=1), listed("sbom", 2, subject=1)]
+    plan = list(difference(given, given.destinations[0], "app", source, []))
+    assert [(one.tag, one.digest, one.referrer) for one in plan] == [
+        ("v1", digest(1), False),
+        ("v1-sbom", digest(2), False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tag", "is_version"),
+    [
+        ("1.2.3", "1.2.3"),
+        ("v1.2.3", "1.2.3"),
+        ("1.2", "1.2.0"),
+        ("v1", "1.0.0"),
+        ("22.04", "22.4.0"),
+        ("1.2.3_5", "1.2.3"),
+        ("1.3.0-rc1", "1.3.0-rc1"),
+        ("1.3-alpine", "1.3.0-alpine"),
+        ("1.3.0-rc.01", "1.3.0-rc.1"),
+        ("20260131", "20260131.0.0"),
+        ("latest", None),
+        ("1.2.3.4", None),
+        ("1_2", None),
+        ("1.2-", None),
+        ("1" * 128, None),
+    ],
+)
+def test_tags_that_are_versions(tag: str, is_version: str | None) -> None:
+    found = versions.version(tag)
+    assert (str(found) if found else None) == is_version
+    assert versions.matches(tag, ">=1") is (is_version is not None and "-" not in is_version)
+
+
+def test_a_prerelease_is_within_a_range_that_names_one_of_its_version() -> None:
+    assert versions.matches("1.3.0-rc2", ">=1.3.0-rc1")
+    assert not versions.matches("1.3.1-rc2", ">=1.3.0-rc1")
