@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 _SPECIAL = re.compile(r"[*?\[]")
-_PARTS = re.compile(r"\*|\?|\[!?\]?[^\]]*\]|[^*]", re.DOTALL)
+_PARTS = re.compile(r"\*|\?|\[!?+\]?+[^\]]*\]|[^*]", re.DOTALL)  # possessive: `[]` without a third is no class
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:

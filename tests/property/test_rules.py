@@ -220,6 +220,7 @@ def test_globs_meet_where_one_name_matches_both(one: str, other: str) -> None:
 
 
 @given(any_globs, any_globs)
+@example("??", "[]")
 @example("?", "*")
 @example("[ab]", "?")
 @example("*]", "[ab]")
