@@ -62,7 +62,8 @@ def registry(registry: config.EcrRegistry | config.OciSource, session: boto3.Ses
     own = session or boto3.Session()
     if isinstance(registry, config.OciSource):
         login = _SecretLogin(own, registry.credentials.secret_arn) if registry.credentials else None
-        return Oci(registry.host, scheme="http" if registry.plain_http else "https", login=login)
+        scheme = "http" if registry.plain_http else "https"
+        return Oci(registry.host, scheme=scheme, login=login, ca_certificate=registry.ca_certificate)
     there = _become(own, registry.credentials, registry.region) if registry.credentials else own
 
     def client(settings: Config) -> "ECRClient":

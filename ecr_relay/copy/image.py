@@ -149,6 +149,7 @@ class Copier:
             f"{place.destination.host}/{place.destination_repository}",
             lambda count: self._moved.update({f"{place.destination_repository}@{job.digest}": count}),
             plain_http=place.source.plain_http,
+            ca_certificate=place.source.ca_certificate,
         )
 
     def _await_turn(self, manifests: int) -> None:

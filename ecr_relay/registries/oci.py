@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -48,13 +49,16 @@ class Oci:
     service that it names, if that is its own or lies in the same domain; nowhere else.
     """
 
-    def __init__(self, host: str, *, scheme: str = "https", login: Login | Ask | None = None) -> None:
+    def __init__(
+        self, host: str, *, scheme: str = "https", login: Login | Ask | None = None, ca_certificate: str | None = None
+    ) -> None:
         # One registry by several names, of which skopeo knows this one to have a `library/`.
         self._is_hub = host in DOCKER_HUB
         self._host = "docker.io" if self._is_hub else host
         self._base = f"{scheme}://{'registry-1.docker.io' if self._is_hub else host}"
         self._ask: Ask = login if callable(login) else lambda _refused: login
-        self._pool = _pool(scheme, urlsplit(self._base).netloc)
+        self._ca_certificate = ca_certificate
+        self._pool = _pool(scheme, urlsplit(self._base).netloc, ca_certificate)
         self._authorizer = Authorizer(self._pool, self._base, self._ask)
 
     def __repr__(self) -> str:
@@ -67,6 +71,10 @@ class Oci:
     @property
     def plain_http(self) -> bool:
         return self._base.startswith("http://")
+
+    @property
+    def ca_certificate(self) -> str | None:
+        return self._ca_certificate
 
     def login(self) -> Login | None:
         return self._ask(None)
@@ -270,13 +278,16 @@ def _errors(body: bytes) -> str:
     return f": {'; '.join(said)[:500]}" if said else ""
 
 
-def _pool(scheme: str, host: str) -> urllib3.PoolManager:
+def _pool(scheme: str, host: str, ca_certificate: str | None) -> urllib3.PoolManager:
     """By the environment's proxy, unless it excepts `host`, as botocore and skopeo go."""
     proxy = None if proxy_bypass(host) else getproxies().get(scheme)
     timeout = urllib3.Timeout(connect=5, read=30)
+    context = ssl.create_default_context()
+    if ca_certificate:  # beside the public ones: the token service may have one of those
+        context.load_verify_locations(cadata=ca_certificate)
     if proxy:
-        return urllib3.ProxyManager(proxy, maxsize=10, timeout=timeout, retries=_READ_RETRIES)
-    return urllib3.PoolManager(maxsize=10, timeout=timeout, retries=_READ_RETRIES)
+        return urllib3.ProxyManager(proxy, maxsize=10, timeout=timeout, retries=_READ_RETRIES, ssl_context=context)
+    return urllib3.PoolManager(maxsize=10, timeout=timeout, retries=_READ_RETRIES, ssl_context=context)
 
 
 def _unreachable(what: str, error: HTTPError) -> CopyError:

@@ -285,6 +285,15 @@ def test_a_wrong_password(start_registry: Start) -> None:
         assert "wrong" not in str(caught.value)
 
 
+def test_a_certificate_by_an_authority_of_ones_own(start_registry: Start) -> None:
+    registry = start_registry(USER, tls=True)
+    digest = registry.push_image("app", "1")
+    with pytest.raises(RegistryDown, match="certificate verify failed"):
+        Oci(registry.host, login=USER).resolve("app", "1")
+    believed = Oci(registry.host, login=USER, ca_certificate=registry.certificate.read_text())
+    assert believed.resolve("app", "1") == digest
+
+
 def test_nobody_listens(start_registry: Start) -> None:
     registry = start_registry()
     registry.stop()
