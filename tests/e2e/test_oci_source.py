@@ -1,16 +1,15 @@
 """A registry that is not ECR, with a password, as the source: the whole relay on the local cloud of its own."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
-import urllib3
 
 from local import images
 from local.up import LocalCloud, local_cloud
+from tests.e2e.reading import arrive, manifest, referrers
 from tests.integration.conftest import USER, DockerRegistry, digest_of
 
 ACCOUNT, REGION = "000000000000", "eu-west-1"
@@ -33,8 +32,6 @@ prefix = "hub"
 repositories = ["team/app", "chart"]
 exclude_tags = ["*-dev"]
 """
-HTTP: Final = urllib3.PoolManager(retries=False, timeout=30)
-ACCEPT: Final = {"Accept": ", ".join([images.OCI_INDEX, images.OCI_MANIFEST, images.DOCKER_MANIFEST])}
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +54,6 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, registry: DockerRegistry) ->
         running.check()
 
 
-def there(cloud: LocalCloud, repository: str, reference: str) -> bytes | None:
-    """By a client that is not ours."""
-    host = cloud.endpoints.destination_registries["west"]
-    answer = HTTP.request("GET", f"http://{host}/v2/hub/{repository}/manifests/{reference}", headers=ACCEPT)
-    return answer.data if answer.status == 200 else None
-
-
 def poll(cloud: LocalCloud) -> None:
     """What the schedule does every `poll_minutes`."""
     name, request = cloud.endpoints.reconcile_function, json.dumps({"action": "start"})
@@ -71,18 +61,11 @@ def poll(cloud: LocalCloud) -> None:
     assert (answer.get("status"), answer.get("counts", {}).get("failures")) == ("done", 0), answer
 
 
-def arrive(cloud: LocalCloud, wanted: dict[tuple[str, str], bytes], seconds: float = 60) -> None:
-    ends = time.monotonic() + seconds
-    while missing := [image for image, manifest in wanted.items() if there(cloud, *image) != manifest]:
-        assert time.monotonic() < ends, f"waited in vain for {missing}; see {cloud.endpoints.log_dir}"
-        time.sleep(0.2)
-
-
 def signed(registry: DockerRegistry, repository: str, subject: str) -> tuple[str, str]:
     """A signature by cosign's tag, and an SBOM by the index that a registry without the referrers API has: digests."""
     by_tag = registry.push_image(repository, subject.replace(":", "-") + ".sig", layers=(b"signature",))
     size = len(registry.manifest(repository, subject))
-    manifest = {
+    content = {
         "schemaVersion": 2,
         "mediaType": images.OCI_MANIFEST,
         "artifactType": "application/spdx+json",
@@ -90,7 +73,7 @@ def signed(registry: DockerRegistry, repository: str, subject: str) -> tuple[str
         "layers": [registry.push_blob(repository, b'{"sbom":1}', "application/spdx+json")],
         "subject": {"mediaType": images.OCI_INDEX, "digest": subject, "size": size},
     }
-    sbom = registry.push_manifest(repository, manifest, images.OCI_MANIFEST)
+    sbom = registry.push_manifest(repository, content, images.OCI_MANIFEST)
     entry = {"mediaType": images.OCI_MANIFEST, "digest": sbom, "size": len(registry.manifest(repository, sbom))}
     index = {"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": [entry]}
     registry.push_manifest(repository, index, images.OCI_INDEX, subject.replace(":", "-"))
@@ -109,22 +92,21 @@ def test_images_charts_and_what_refers_to_them_arrive(
     registry.load(chart, "other", "0.1.0")
     signature, sbom = signed(registry, "team/app", index.digest)
     poll(cloud)
+    west = cloud.endpoints.destination_registries["west"]
     arrive(
-        cloud,
+        west,
         {
-            ("team/app", "1.0"): index.manifest,
-            ("chart", "0.1.0"): chart.manifest,
-            ("team/app", index.digest.replace(":", "-") + ".sig"): registry.manifest("team/app", signature),
-            ("team/app", sbom): registry.manifest("team/app", sbom),
+            ("hub/team/app", "1.0"): index.manifest,
+            ("hub/chart", "0.1.0"): chart.manifest,
+            ("hub/team/app", index.digest.replace(":", "-") + ".sig"): registry.manifest("team/app", signature),
+            ("hub/team/app", sbom): registry.manifest("team/app", sbom),
         },
     )
     for child in index.children:
-        assert digest_of(there(cloud, "team/app", child) or b"") == child
-    host = cloud.endpoints.destination_registries["west"]
-    answer = HTTP.request("GET", f"http://{host}/v2/hub/team/app/referrers/{index.digest}")
-    assert sbom in [entry["digest"] for entry in answer.json()["manifests"]]
-    assert there(cloud, "team/app", "1.0-dev") is None
-    assert there(cloud, "other", "0.1.0") is None
+        assert digest_of(manifest(west, ("hub/team/app", child)) or b"") == child
+    assert sbom in referrers(west, "hub/team/app", index.digest)
+    assert manifest(west, ("hub/team/app", "1.0-dev")) is None
+    assert manifest(west, ("hub/other", "0.1.0")) is None
 
 
 def test_a_tag_that_moves_is_moved_by_the_next_poll(
@@ -134,7 +116,7 @@ def test_a_tag_that_moves_is_moved_by_the_next_poll(
         made = images.single(tmp_path / seed, f"moves {seed}", (64,))
         registry.load(made, "team/app", "latest")
         poll(cloud)
-        arrive(cloud, {("team/app", "latest"): made.manifest})
+        arrive(cloud.endpoints.destination_registries["west"], {("hub/team/app", "latest"): made.manifest})
 
 
 def test_no_password_is_told(cloud: LocalCloud) -> None:
