@@ -6,6 +6,8 @@ here is refused for every image, so it is RegistryDown, out of the call that nee
 
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, overload
@@ -34,7 +36,10 @@ SESSION_NAME: Final = "ecr-relay"
 """How an assumed role's calls are signed in CloudTrail."""
 
 SECRET_AGE: Final = timedelta(minutes=15)
-"""How long a key pair is used before the secret is read again, so that a rotated one is picked up."""
+"""How long a key pair or a login is used before the secret is read again, so that a rotated one is picked up."""
+
+REFUSED_AGE: Final = timedelta(seconds=10)
+"""A login that is refused is read anew, unless it has been just now: one that is wrong is no reason to ask all day."""
 
 # botocore renews what ends within 15 minutes (RefreshableCredentials), so this much is added to the age.
 _RENEWED_BEFORE: Final = timedelta(minutes=15)
@@ -56,8 +61,9 @@ def registry(registry: config.EcrRegistry | config.OciSource, session: boto3.Ses
     """The registry that `registry` describes. `session` is who we are to begin with; default: the environment's."""
     own = session or boto3.Session()
     if isinstance(registry, config.OciSource):
-        login = _login(own, registry.credentials.secret_arn) if registry.credentials else None
-        return Oci(registry.host, scheme="http" if registry.plain_http else "https", login=login)
+        login = _SecretLogin(own, registry.credentials.secret_arn) if registry.credentials else None
+        scheme = "http" if registry.plain_http else "https"
+        return Oci(registry.host, scheme=scheme, login=login, ca_certificate=registry.ca_certificate)
     there = _become(own, registry.credentials, registry.region) if registry.credentials else own
 
     def client(settings: Config) -> "ECRClient":
@@ -107,8 +113,23 @@ def _role(own: boto3.Session, arn: str, external_id: str | None, region: str) ->
     return fetch
 
 
-def _login(own: boto3.Session, arn: str) -> Login:
-    return Login(*_secret(own, arn, ("username", "password")))
+class _SecretLogin:
+    """A `challenge.Ask`: read when it is needed first, and again when it is old or has been refused."""
+
+    def __init__(self, own: boto3.Session, arn: str) -> None:
+        self._own = own
+        self._arn = arn
+        self._lock = threading.Lock()
+        self._login: Login | None = None
+        self._read_at = 0.0
+
+    def __call__(self, refused: Login | None) -> Login:
+        with self._lock:
+            age = timedelta(seconds=time.monotonic() - self._read_at)
+            if self._login is None or age > SECRET_AGE or (refused == self._login and age > REFUSED_AGE):
+                self._login = Login(*_secret(self._own, self._arn, ("username", "password")))
+                self._read_at = time.monotonic()
+            return self._login
 
 
 def _secret(own: boto3.Session, arn: str, keys: tuple[str, str]) -> tuple[str, str]:

@@ -92,7 +92,11 @@ _TABLE: Final[tuple[tuple[str, re.Pattern[str], type[CopyError]], ...]] = tuple(
         # Credentials, quota and network of the source as a whole: no image is to blame.
         (_FROM, _AUTHENTICATION, RegistryDown),
         (_FROM, _THROTTLED, RegistryDown),
-        (_FROM, r"dial tcp|connection refused|no such host|TLS handshake timeout|network is unreachable", RegistryDown),
+        (
+            _FROM,
+            r"x509:|dial tcp|connection refused|no such host|TLS handshake timeout|network is unreachable",
+            RegistryDown,
+        ),
         (_FROM, r"", Transient),
         # AWS's APIs, by the exception's name.
         (_TO, r"RepositoryNotFoundException|ImageNotFoundException", Missing),

@@ -109,12 +109,13 @@ class Skopeo:
         on_progress: Callable[[int], None] | None = None,
         *,
         plain_http: bool = False,
+        ca_certificate: str | None = None,
     ) -> None:
         """Copy `digest`, all children of an index included, from `host/repository` to `host/repository`, without a tag.
 
-        `plain_http`: the source has no TLS. `on_progress` is called while bytes move, with those written so far (on
-        Linux). Raises the CopyError that skopeo's message is, and Transient for what has none. Several threads may copy
-        at once.
+        `plain_http`: the source has no TLS; `ca_certificate`: PEM text of the authority that signed the source's.
+        `on_progress` is called while bytes move, with those written so far (on Linux). Raises the CopyError that
+        skopeo's message is, and Transient for what has none. Several threads may copy at once.
         """
         command = [
             *self._program,
@@ -123,6 +124,7 @@ class Skopeo:
             *self._credentials("src", source),
             *self._credentials("dest", destination),
             *(("--src-tls-verify=false",) if plain_http else ()),
+            *((f"--src-cert-dir={self._cert_dir(ca_certificate)}",) if ca_certificate else ()),
             f"docker://{source}@{digest}",
             f"docker://{destination}@{digest}",
         ]
@@ -162,6 +164,14 @@ class Skopeo:
             self._stopped = True
             for process in self._running:
                 _signal(process, signal.SIGTERM)
+
+    def _cert_dir(self, certificate: str) -> Path:
+        """With one `*.crt`, which is believed beside the system's (containers-certs.d(5))."""
+        folder = self._directory / "certificates"
+        with self._lock:
+            folder.mkdir(exist_ok=True)
+            (folder / "ca.crt").write_text(certificate)
+        return folder
 
     def _credentials(self, side: str, name: str) -> tuple[str, ...]:
         # Said for each side, so that a developer's ~/.docker/config.json is never asked instead.

@@ -66,7 +66,7 @@ class Servers:
 @contextlib.contextmanager
 def servers(
     state: Path,
-    source: Place,
+    source: Place | None,
     destinations: Sequence[Place],
     *,
     home: Place | None = None,
@@ -76,8 +76,8 @@ def servers(
 ) -> Iterator[Servers]:
     """Start them with a registry for each place, and end them, and all that they started, when the block ends.
 
-    `state` gets `logs`, `tmp` and `tasks`. The source's registry creates repositories on push. `home` is the source's
-    place unless it is given. Raises LocalError when MiniStack is not installed.
+    `state` gets `logs`, `tmp` and `tasks`. The source's registry creates repositories on push; None if the source is
+    no ECR. `home` is the source's place unless it is given. Raises LocalError when MiniStack is not installed.
     """
     if sys.platform != "linux":
         raise LocalError("the local cloud runs on Linux only: its tasks end as containers do, by Linux's own means")
@@ -86,9 +86,10 @@ def servers(
     logs, temporary = state / "logs", state / "tmp"
     for folder in (logs, temporary):
         folder.mkdir(parents=True, exist_ok=True)
-    home = home or source
+    home = home or source or destinations[0]
     api, engine = listen(), listen()
-    listening = {place: listen() for place in (source, *destinations)}
+    places = [source, *destinations] if source else destinations
+    listening = {place: listen() for place in places}
     registries = tuple(
         Registry(
             *place,

@@ -20,10 +20,10 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from ecr_relay.config import EcrSource, RelayConfig, parse
+from ecr_relay.config import EcrSource, OciSource, RelayConfig, parse
 from ecr_relay.errors import ConfigError
 from local.deploy import ROOT, Assembly, Clients, DeployError, deploy, synthesize, warm
-from local.servers import LocalError, Proxies, Servers, servers
+from local.servers import LocalError, Place, Proxies, Servers, servers
 
 ENDPOINTS: Final = "endpoints.json"
 LOCK: Final = "lock"
@@ -121,7 +121,7 @@ def local_cloud(
         stack.callback(_clean, state)
         say("starting MiniStack and the task engine")
         home = parsed.home
-        source = (parsed.source.account, parsed.source.region) if isinstance(parsed.source, EcrSource) else home
+        source = _ecr_place(parsed)
         destinations = [(one.account, one.region) for one in parsed.destinations]
         running = stack.enter_context(servers(state, source, destinations, home=home, proxies=proxies))
         (state / "relay.toml").write_text(text, encoding="utf-8")
@@ -150,7 +150,7 @@ def main(state: Path | None, config: Path | None) -> int:
         with local_cloud(state, config, say) as cloud:
             try:
                 print(cloud.endpoints.to_json(), flush=True)
-                say(f"ready; push to {cloud.endpoints.source_registry}, interrupt to end")
+                say(_ready(cloud))
                 while True:
                     time.sleep(_WATCH_SECONDS)
                     cloud.check()
@@ -169,6 +169,13 @@ def main(state: Path | None, config: Path | None) -> int:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _ready(cloud: LocalCloud) -> str:
+    where = f"ready; push to {cloud.endpoints.source_registry}"
+    if isinstance(cloud.config.source, OciSource):
+        where += f", which is asked every {cloud.config.source.poll_minutes} minutes, or at once by `ecr-relay sync`"
+    return f"{where}; interrupt to end"
 
 
 @contextlib.contextmanager
@@ -219,17 +226,15 @@ def _deploy(state: Path, text: str, config: RelayConfig, running: Servers, say: 
     outputs = deploy(assembly, clients)
     say("starting the consumer")
     warm(clients, outputs["ConsumerFunction"])
-    if (
-        isinstance(config.source, EcrSource)
-        and (source := (config.source.account, config.source.region)) != running.home
-    ):
+    source = _ecr_place(config)
+    if source is not None and source != running.home:
         say("deploying what forwards it the pushes")
         deploy(Assembly.read(synthesize(text, logs / "synth.log", forwarder=True)), running.at(source))
     endpoints = Endpoints(
         aws_endpoint_url=clients.endpoint,
         region=clients.region,
         account_id=clients.account,
-        source_registry=running.registry(source).host,
+        source_registry=_source_host(config, running),
         destination_registries={
             one.name: running.registry((one.account, one.region)).host for one in config.destinations
         },
@@ -243,6 +248,17 @@ def _deploy(state: Path, text: str, config: RelayConfig, running: Servers, say: 
         stack_name=config.deployment.stack_name,
     )
     return LocalCloud(endpoints, outputs, config, running)
+
+
+def _ecr_place(config: RelayConfig) -> Place | None:
+    """Where the source is, if it is an ECR registry, and so one of ours; another kind runs by itself."""
+    return (config.source.account, config.source.region) if isinstance(config.source, EcrSource) else None
+
+
+def _source_host(config: RelayConfig, running: Servers) -> str:
+    if isinstance(config.source, OciSource):
+        return config.source.host
+    return running.registry((config.source.account, config.source.region)).host
 
 
 def _write_atomically(path: Path, text: str) -> None:

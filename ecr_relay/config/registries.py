@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -43,6 +44,14 @@ def _policy(least: int, most: int) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def _certificates(text: str) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError):
+        raise ValueError("no certificate; allowed: PEM text, -----BEGIN CERTIFICATE----- and so on") from None
+    return text
 
 
 class Credentials(Table):
@@ -137,6 +146,24 @@ class OciSource(Table):
         description="how often tags are listed and compared; each costs a request a page and a HEAD a tag",
     )
     plain_http: bool = Field(default=False, description="no TLS; only for a registry in your own network")
+    ca_certificate: Annotated[str, AfterValidator(_certificates)] | None = Field(
+        default=None,
+        max_length=4096,
+        description="PEM text of the authority that signed the registry's certificate, believed beside the public ones",
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _not_ecr(cls, host: str) -> str:
+        if _ECR_HOST.fullmatch(host):
+            raise ValueError(f'{host!r} is Amazon ECR, which has events and no lasting password: use type = "ecr"')
+        return host
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.plain_http and self.ca_certificate:
+            raise ValueError("needs either plain_http or ca_certificate, not both")
+        return self
 
     @field_validator("host")
     @classmethod

@@ -9,6 +9,7 @@ from ecr_relay.config import Destination
 from ecr_relay.converge import JustCopied, Place, converge
 from ecr_relay.copy.referrers import Referrer, referrers
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, TokenExpired, Transient
+from ecr_relay.images import children
 from ecr_relay.ledger import DigestRecord, Job, Ledger, Run, Target
 from ecr_relay.manifests import foreign_layers, unfit
 from ecr_relay.relay import Relay
@@ -127,8 +128,7 @@ class Copier:
         self._refuse_taken(place, job)
         if place.destination.has(repository, job.digest):
             return False
-        self._refuse_unfit(place, job)
-        self._await_turn(place, job)
+        self._await_turn(self._examined(place, job))
         try:
             self._skopeo_copy(place, job)
         except TokenExpired as error:
@@ -149,28 +149,37 @@ class Copier:
             f"{place.destination.host}/{place.destination_repository}",
             lambda count: self._moved.update({f"{place.destination_repository}@{job.digest}": count}),
             plain_http=place.source.plain_http,
+            ca_certificate=place.source.ca_certificate,
         )
 
-    def _await_turn(self, place: Place, job: Job) -> None:
+    def _await_turn(self, manifests: int) -> None:
         """skopeo puts an index's children and the index one after another, at once: reserve them all."""
-        puts = 1 + len(place.source.children(place.source_repository, job.digest))
         rate, turn = self._destination.put_image_per_second, None
         while turn is None:
             if self._stopped.is_set():
                 raise Transient("the copy task was stopped")
-            turn = self._ledger.quota.reserve(self._destination.id, puts, rate, TURN_S)
+            turn = self._ledger.quota.reserve(self._destination.id, manifests, rate, TURN_S)
             self._ledger.sleep(1.0 if turn is None else turn)
 
-    def _refuse_unfit(self, place: Place, job: Job) -> None:
-        """Raises Permanent for what no copy can bring, before a layer moves; its children are skopeo's to look at."""
+    def _examined(self, place: Place, job: Job) -> int:
+        """How many manifests it is. Raises Permanent for what no copy can bring, before a layer moves.
+
+        It is read once: a registry may count each GET of a manifest as a pull, though no question whether it is there.
+        """
+        name = f"{place.source_repository}@{job.digest}"
         manifest = place.source.manifest(place.source_repository, job.digest)
         if manifest is None:
-            raise Missing(f"{place.source_repository}@{job.digest} is not at the source any more")
+            raise Missing(f"{name} is not at the source any more")
+        listed = children(manifest.content)
         if reason := unfit(manifest):
-            raise Permanent(f"{place.source_repository}@{job.digest}: {reason}")
+            raise Permanent(f"{name}: {reason}")
+        for child in dict.fromkeys(listed):
+            if not place.source.has(place.source_repository, child):
+                raise Permanent(f"{name}: it lists {child}, which the source does not have; push it again as a whole")
         if elsewhere := foreign_layers(manifest):
             facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
             _log.warning("layers lie elsewhere and are not copied", extra=facts | {"layers": elsewhere})
+        return 1 + len(listed)
 
     def _refuse_taken(self, place: Place, job: Job) -> None:
         """Note the tags that cannot be put; raises TagTaken if that leaves nothing to copy for."""

@@ -34,6 +34,10 @@ class Registry(Protocol):
     def plain_http(self) -> bool:
         """Whether it is reached without TLS."""
 
+    @property
+    def ca_certificate(self) -> str | None:
+        """PEM text of the authority that signed its certificate; None if a public one did."""
+
     def login(self) -> Login | None:
         """Credentials that have hours left; None for anonymous."""
 

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -15,36 +16,46 @@ from ecr_relay.errors import RegistryDown, Transient, classify
 from ecr_relay.registries import Login
 
 _PARAMETER: Final = re.compile(r'(\w+)="([^"]*)"')
+REMEDY: Final = "put a login that it takes into the secret that source.credentials names"
 _TOKEN_SECONDS: Final = 60
 """How long a token is good that does not say it (token specification, "expires_in")."""
+
+
+Ask = Callable[[Login | None], Login | None]
+"""Who we are, None for anonymous. Given a login that was refused, another one if there is a newer."""
 
 
 class Authorizer:
     """The Authorization header for one registry at `base` (scheme and host). Tokens are kept while they are good."""
 
-    def __init__(self, pool: urllib3.PoolManager, base: str, login: Login | None) -> None:
+    def __init__(self, pool: urllib3.PoolManager, base: str, ask: Ask) -> None:
         self._pool = pool
         self._base = base
-        self._login = login
+        self._ask = ask
         self._lock = threading.Lock()
-        self._basic = False
+        self._basic: Login | None = None
         self._tokens: dict[str, tuple[str, float]] = {}
 
     def header(self, scope: str) -> dict[str, str]:
         """What is known to be wanted for `scope`; empty before the registry has asked for anything."""
         with self._lock:
-            if self._basic and self._login:
-                return {"Authorization": _basic(self._login)}
+            if self._basic:
+                return {"Authorization": _basic(self._basic)}
             token, until = self._tokens.get(scope, ("", 0.0))
             return {"Authorization": f"Bearer {token}"} if token and time.monotonic() < until else {}
 
-    def answer(self, challenge: str, scope: str) -> dict[str, str]:
-        """To the `WWW-Authenticate` of a 401; empty if there is nothing (more) that we could say."""
+    def answer(self, challenge: str, scope: str, sent: Mapping[str, str]) -> dict[str, str]:
+        """To the `WWW-Authenticate` of a 401; empty if there is nothing that was not `sent` already."""
         kind = challenge.partition(" ")[0].lower()
-        if kind == "basic" and self._login:
+        if kind == "basic":
+            login = self._ask(None)
+            if login and sent.get("Authorization") == _basic(login):
+                login = self._newer(login)
+            if login is None:
+                return {}
             with self._lock:
-                self._basic = True
-            return self.header(scope)
+                self._basic = login
+            return {"Authorization": _basic(login)}
         if kind != "bearer":
             return {}
         parameters = dict(_PARAMETER.findall(challenge))
@@ -54,24 +65,35 @@ class Authorizer:
             self._tokens[scope] = token, time.monotonic() + max(seconds - 10, seconds / 2)
         return {"Authorization": f"Bearer {token}"}
 
+    def _newer(self, refused: Login) -> Login | None:
+        login = self._ask(refused)
+        return login if login != refused else None
+
     def _token(self, realm: str, service: str, scope: str) -> tuple[str, float]:
         query = urlencode({name: value for name, value in (("service", service), ("scope", scope)) if value})
-        headers = {}
-        if self._login:
+        login = self._ask(None)
+        if login:
             self._check(realm)
-            headers["Authorization"] = _basic(self._login)
         elif not realm.startswith(("https://", "http://")):
             raise RegistryDown(f"{self._base} names no usable token service: {realm!r}")
         url = f"{realm}{'&' if '?' in realm else '?'}{query}"
-        answer = self._pool.request("GET", url, headers=headers, redirect=False)
+        answer = self._asked(url, login)
+        # GHCR says 403 to a token of its own that it does not take any more.
+        if answer.status in (401, 403) and login and (newer := self._newer(login)):
+            answer = self._asked(url, newer)
         what = f"token service of {self._base} at {urlsplit(realm).netloc}"
         if answer.status != 200:
-            raise classify(f"{answer.status} {answer.reason}")(f"{what}: {answer.status} {answer.reason}")
+            remedy = f"; {REMEDY}" if answer.status == 401 else ""
+            raise classify(f"{answer.status} {answer.reason}")(f"{what}: {answer.status} {answer.reason}{remedy}")
         try:
             content = json.loads(answer.data)
             return content.get("token") or content["access_token"], float(content.get("expires_in", _TOKEN_SECONDS))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Transient(f"{what}: the answer holds no token") from None
+
+    def _asked(self, url: str, login: Login | None) -> urllib3.BaseHTTPResponse:
+        headers = {"Authorization": _basic(login)} if login else {}
+        return self._pool.request("GET", url, headers=headers, redirect=False)
 
     def _check(self, realm: str) -> None:
         """Raises RegistryDown where a login must not go: to another party, or out of TLS."""

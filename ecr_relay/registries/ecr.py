@@ -63,6 +63,10 @@ class Ecr:
     def plain_http(self) -> bool:
         return False
 
+    @property
+    def ca_certificate(self) -> str | None:
+        return None
+
     def login(self) -> Login:
         """Asks for a new token when the last one has less than HOURS_LEFT."""
         with self._lock:

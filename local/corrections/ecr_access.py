@@ -48,9 +48,11 @@ def no_repository(name: str) -> str:
     return f"The repository with name '{name}' does not exist in the registry with id '{get_account_id()}'"
 
 
-def registry_host() -> str:
-    """Of the current account and region: its loopback port, or AWS's name for a registry that has none."""
-    account, region = get_account_id(), get_region()
+def registry_host(account: str | None = None) -> str:
+    """In the current region, of the current account or another one: its loopback port, or AWS's name for a registry
+    that has none.
+    """
+    account, region = account or get_account_id(), get_region()
     return _hosts.get((account, region), f"{account}.dkr.ecr.{region}.amazonaws.com")
 
 
@@ -59,21 +61,24 @@ def repository_uri(name: str) -> str:
     return f"{registry_host()}/{name}"
 
 
-def get_authorization_token(data: Request) -> Response:  # noqa: ARG001 - the handlers' signature
-    """AWS: a token that is good in the region that it was asked in; `proxyEndpoint` is the registry's address."""
+def get_authorization_token(data: Request) -> Response:
+    """AWS: a token that is good in the region that it was asked in; `proxyEndpoint` is the registry's address, of each
+    that `registryIds` names.
+    """
     password = secrets.token_urlsafe(32)
     expires = time.time() + TOKEN_SECONDS
     _tokens[password] = (get_region(), expires)
-    host = registry_host()
-    scheme = "http" if host in _hosts.values() else "https"
+    token = base64.b64encode(f"AWS:{password}".encode()).decode()
+    hosts = [registry_host(account) for account in data.get("registryIds") or [get_account_id()]]
     return answer(
         {
             "authorizationData": [
                 {
-                    "authorizationToken": base64.b64encode(f"AWS:{password}".encode()).decode(),
+                    "authorizationToken": token,
                     "expiresAt": int(expires),
-                    "proxyEndpoint": f"{scheme}://{host}",
+                    "proxyEndpoint": f"{'http' if host in _hosts.values() else 'https'}://{host}",
                 }
+                for host in hosts
             ]
         }
     )

@@ -80,6 +80,10 @@ class FakeRegistry:
     def plain_http(self) -> bool:
         return False
 
+    @property
+    def ca_certificate(self) -> str | None:
+        return None
+
     def login(self) -> Login | None:
         return None
 

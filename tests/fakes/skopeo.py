@@ -37,6 +37,7 @@ class FakeSkopeo:
         on_progress: Callable[[int], None],
         *,
         plain_http: bool = False,
+        ca_certificate: str | None = None,
     ) -> None:
         self.copied.append(digest)
         on_progress(self.bytes)

@@ -58,6 +58,8 @@ class DockerRegistry:
 
     folder: Path
     login: Login | None = None
+    tls: bool = False
+    """With a certificate of its own, `certificate`, and no other."""
     process: "subprocess.Popen[bytes] | None" = None
     host: str = ""
     pool: urllib3.PoolManager = field(default_factory=lambda: urllib3.PoolManager(retries=False, timeout=20))
@@ -72,7 +74,7 @@ class DockerRegistry:
             "version": "0.1",
             "storage": {"filesystem": {"rootdirectory": str(self.storage)}, "delete": {"enabled": True}},
             # The same port again after a restart; 0 lets the kernel choose one.
-            "http": {"addr": self.host or "127.0.0.1:0"},
+            "http": {"addr": self.host or "127.0.0.1:0", **self._certified()},
             **auth,
         }
         (self.folder / "config.yml").write_text(json.dumps(configuration))  # JSON is YAML
@@ -87,6 +89,21 @@ class DockerRegistry:
         found = re.search(r"listening on ([0-9.:]+)", log.read_text())
         assert found
         self.host = found[1]
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "certificate.pem"
+
+    def _certified(self) -> dict[str, Any]:
+        if not self.tls:
+            return {}
+        key = self.folder / "key.pem"
+        command = [installed("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+        made = ["-nodes", "-days", "2", "-keyout", str(key), "-out", str(self.certificate)]
+        name = ["-subj", "/CN=registry.test", "-addext", "subjectAltName=IP:127.0.0.1"]
+        subprocess.run([*command, *made, *name], check=True, capture_output=True)
+        self.pool = urllib3.PoolManager(retries=False, timeout=20, ca_certs=str(self.certificate))
+        return {"tls": {"certificate": str(self.certificate), "key": str(key)}}
 
     def stop(self) -> None:
         if self.process:
@@ -106,7 +123,7 @@ class DockerRegistry:
         if self.login:
             pair = f"{self.login.username}:{self.login.password}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode()
-        url = path if path.startswith("http") else f"http://{self.host}{path}"
+        url = path if path.startswith("http") else f"http{'s' if self.tls else ''}://{self.host}{path}"
         answer = self.pool.request(method, url, body=body, headers=headers)
         assert answer.status < 300, (method, path, answer.status, answer.data)
         return answer
@@ -178,11 +195,11 @@ def start_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
 
-    def start(login: Login | None = None) -> DockerRegistry:
-        registry = DockerRegistry(tmp_path / f"registry{len(started)}", login)
+    def start(login: Login | None = None, *, tls: bool = False) -> DockerRegistry:
+        registry = DockerRegistry(tmp_path / f"registry{len(started)}", login, tls)
         started.append(registry)
         registry.start()
-        allow_plain_http(home, [each.host for each in started])
+        allow_plain_http(home, [each.host for each in started if not each.tls])
         return registry
 
     yield start

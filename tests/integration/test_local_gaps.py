@@ -355,6 +355,14 @@ def the_registry_is_where_the_token_says(cloud: Servers) -> bool:
     return bool(answer["proxyEndpoint"] == f"http://{cloud.registry(DESTINATION).host}")
 
 
+@case(CASES, True)
+def a_token_names_the_registry_that_was_asked_for(cloud: Servers) -> bool:
+    """One of another account, which has let us in."""
+    ours = cloud.at(("333344445555", DESTINATION[1]))("ecr")
+    answer = ours.get_authorization_token(registryIds=[DESTINATION[0]])["authorizationData"][0]
+    return bool(answer["proxyEndpoint"] == f"http://{cloud.registry(DESTINATION).host}")
+
+
 def basic(password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"AWS:{password}".encode()).decode()}
 

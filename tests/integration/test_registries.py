@@ -14,7 +14,7 @@ from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTak
 from ecr_relay.registries import Login, Registry, Writable
 from ecr_relay.registries.ecr import Ecr
 from ecr_relay.registries.oci import Oci
-from local.images import OCI_MANIFEST
+from local.images import OCI_INDEX, OCI_MANIFEST
 from tests.fakes.registry import FakeRegistry
 from tests.integration.conftest import USER, DockerRegistry, digest_of
 from tests.integration.faults import Fault, FaultyProxy
@@ -32,6 +32,8 @@ class Subject:
     push: Callable[..., str]
     raw: Callable[[str, str], bytes]
     refuses_taken_tags: bool = True
+    refer: Callable[[str, str, str], str] | None = None
+    """`refer(repository, subject, content)` pushes something that refers to `subject`, as a client does there."""
 
     @property
     def destination(self) -> Writable:
@@ -53,7 +55,12 @@ def manifest(content: str) -> str:
 def subject(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
     if request.param == "fake":
         fake = FakeRegistry()
-        yield Subject(fake, fake.push, lambda repository, digest: fake.content[repository].manifests[digest].encode())
+        yield Subject(
+            fake,
+            fake.push,
+            lambda repository, digest: fake.content[repository].manifests[digest].encode(),
+            refer=lambda repository, subject, content: fake.push(repository, content, subject=subject),
+        )
     elif request.param == "moto":
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "testing")
@@ -103,8 +110,30 @@ def docker_subject(registry: DockerRegistry) -> Subject:
             registry.push_manifest(repository, text, OCI_MANIFEST, tag)
         return digest_of(text)
 
+    known: dict[str, list[dict[str, object]]] = {}
+
+    def refer(repository: str, subject: str, content: str) -> str:
+        """As the specification's "Referrers Tag Schema" has it."""
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": registry.push_blob(repository, b"{}", "application/vnd.oci.empty.v1+json"),
+            "layers": [registry.push_blob(repository, content.encode(), "text/plain")],
+            "subject": {
+                "mediaType": OCI_MANIFEST,
+                "digest": subject,
+                "size": len(registry.manifest(repository, subject)),
+            },
+        }
+        digest = registry.push_manifest(repository, manifest, OCI_MANIFEST)
+        size = len(registry.manifest(repository, digest))
+        known.setdefault(subject, []).append({"mediaType": OCI_MANIFEST, "digest": digest, "size": size})
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": known[subject]}
+        registry.push_manifest(repository, index, OCI_INDEX, subject.replace(":", "-"))
+        return digest
+
     oci = Oci(registry.host, scheme="http", login=registry.login)
-    return Subject(oci, push, registry.manifest)
+    return Subject(oci, push, registry.manifest, refer=refer)
 
 
 # --- The contract ---------------------------------------------------------------------------------------------------
@@ -179,6 +208,64 @@ def test_immutable_tags(subject: Subject) -> None:
         assert subject.registry.resolve("app", "1") == one
 
 
+def test_manifests(subject: Subject) -> None:
+    digest = subject.push("app", "one", "1")
+    found = subject.registry.manifest("app", digest)
+    assert found is not None
+    assert (found.digest, found.media_type, found.content) == (digest, OCI_MANIFEST, subject.raw("app", digest))
+    assert subject.registry.manifest("app", ABSENT) is None
+    assert subject.registry.manifest("nothing", ABSENT) is None
+    assert subject.registry.children("app", digest) == ()
+
+
+def test_referrers(subject: Subject) -> None:
+    """docker-registry has no referrers API, so its clients keep an index under a tag."""
+    if subject.refer is None:
+        pytest.skip("moto has no ListImageReferrers")
+    digest = subject.push("app", "one", "1")
+    assert subject.registry.referrers("app", digest) == ()
+    signatures = {subject.refer("app", digest, "signature"), subject.refer("app", digest, "sbom")}
+    assert set(subject.registry.referrers("app", digest)) == signatures
+    assert subject.registry.referrers("app", ABSENT) == ()
+
+
+def test_listings_with_details(subject: Subject) -> None:
+    one = subject.push("app", "one", "1", "latest")
+    if subject.refer is not None and not isinstance(subject.registry, Oci):
+        signature = subject.refer("app", one, "signature")
+        untagged = [each for each in subject.registry.images("app", details=True) if each.tag is None]
+        assert [(each.digest, each.subject) for each in untagged] == [(signature, one)]
+    tagged = [(each.tag, each.digest) for each in subject.registry.images("app", details=True) if each.tag]
+    assert sorted(tagged) == [("1", one), ("latest", one)]
+    with pytest.raises(Missing):
+        list(subject.registry.images("nothing", details=True))
+
+
+def test_deletes(subject: Subject) -> None:
+    registry = subject.destination
+    one, two = subject.push("app", "one", "1", "latest"), subject.push("app", "two", "2")
+    registry.delete("app", one, "latest")
+    assert registry.resolve("app", "latest") is None
+    assert registry.resolve("app", "1") == one
+    registry.delete("app", one, "2")  # which is another's
+    assert registry.resolve("app", "2") == two
+    registry.delete("app", one, "1")  # its last tag
+    assert not registry.has("app", one)
+    registry.delete("app", two, None)
+    assert not registry.has("app", two)
+    for tag in ("1", None):
+        registry.delete("app", one, tag)
+        registry.delete("nothing", one, tag)
+
+
+def test_what_a_repository_has_otherwise(subject: Subject) -> None:
+    registry = subject.destination
+    assert registry.differences("app", NewRepository()) == ()
+    registry.ensure_repository("app", NewRepository(immutable_tags=True))
+    assert registry.differences("app", NewRepository(immutable_tags=True)) == ()
+    assert registry.differences("app", NewRepository()) == ("tags IMMUTABLE, asked MUTABLE",)
+
+
 # --- A docker-registry's own ----------------------------------------------------------------------------------------
 
 
@@ -196,6 +283,15 @@ def test_a_wrong_password(start_registry: Start) -> None:
         with pytest.raises(RegistryDown, match="401 Unauthorized") as caught:
             call()
         assert "wrong" not in str(caught.value)
+
+
+def test_a_certificate_by_an_authority_of_ones_own(start_registry: Start) -> None:
+    registry = start_registry(USER, tls=True)
+    digest = registry.push_image("app", "1")
+    with pytest.raises(RegistryDown, match="certificate verify failed"):
+        Oci(registry.host, login=USER).resolve("app", "1")
+    believed = Oci(registry.host, login=USER, ca_certificate=registry.certificate.read_text())
+    assert believed.resolve("app", "1") == digest
 
 
 def test_nobody_listens(start_registry: Start) -> None:
@@ -217,7 +313,11 @@ def test_the_catalog_comes_by_pages(start_registry: Start, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
     [
-        (Fault("HEAD", 429, headers={"Retry-After": "17"}), Transient, "429 Too Many Requests .*retry after 17"),
+        (
+            Fault("HEAD", 429, headers={"Retry-After": "17"}),
+            RegistryDown,
+            "429 Too Many Requests; it opens again in 17",
+        ),
         (Fault("HEAD", 503), Transient, "503 Service Unavailable"),
         (Fault("HEAD", 403), Permanent, "403 Forbidden"),
         (Fault("GET /v2/.*/manifests", cut_after=3), Transient, "of 127"),

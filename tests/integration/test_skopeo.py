@@ -218,6 +218,18 @@ def test_a_source_without_tls(source: DockerRegistry, destination: DockerRegistr
     assert digest_of(destination.manifest("app", digest)) == digest
 
 
+def test_a_certificate_by_an_authority_of_ones_own(start_registry: Start, tmp_path: Path) -> None:
+    source, destination = start_registry(USER, tls=True), start_registry()
+    digest = source.push_image("app", layers=(b"one",))
+    skopeo = Skopeo(tmp_path / "task")
+    skopeo.login({source.host: USER})
+    where = f"{source.host}/app", digest, f"{destination.host}/app"
+    with pytest.raises(RegistryDown, match="x509: certificate signed by unknown authority"):
+        skopeo.copy(*where)
+    skopeo.copy(*where, ca_certificate=source.certificate.read_text())
+    assert digest_of(destination.manifest("app", digest)) == digest
+
+
 def said(code: str, message: str) -> bytes:
     return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
 

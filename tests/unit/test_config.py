@@ -19,6 +19,22 @@ prefix = "mirror"
 """
 
 
+CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBhjCCASugAwIBAgIUK8ES97peKiHuPo9QPQAxITGTFSYwCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNcmVnaXN0cnkudGVzdDAeFw0yNjExMjQxMTMyMTZaFw0yNjEx
+MjYxMTMyMTZaMBgxFjAUBgNVBAMMDXJlZ2lzdHJ5LnRlc3QwWTATBgcqhkjOPQIB
+BggqhkjOPQMBBwNCAARnNNliGVFGBuG/YkSZYucABqw4glnlVcDWC0SgIik1H+hh
+dC9wEwvpXC4VrNLwaj64T7vemXJz1Eoqa2IAgmRto1MwUTAdBgNVHQ4EFgQUV1JZ
+GqSfRRymd3HzWnqKeCeRlXcwHwYDVR0jBBgwFoAUV1JZGqSfRRymd3HzWnqKeCeR
+lXcwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNJADBGAiEAg2OiKurocl8c
+iieT7HN7p7gloZ3KtmPCU5RnwCUnST0CIQCFj2kutV6EldHGZ9pyAmX5cC7K3Maq
+iII6tVDX5IJY1Q==
+-----END CERTIFICATE-----
+"""
+"""Of nobody, and expired: what is checked is that it is one."""
+
+
 def refusal(text: str) -> str:
     with pytest.raises(ConfigError) as caught:
         parse(text)
@@ -186,6 +202,25 @@ def test_a_proxys_password_is_refused_and_not_repeated() -> None:
     line = refusal(f'{GOOD}\n[deployment]\nhttps_proxy = "http://me:hunter2@proxy.example.com:3128"')
     assert line.startswith("relay.toml: deployment.https_proxy: a user and a password have no place in this file")
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (
+            'host = "111111111111.dkr.ecr.us-east-1.amazonaws.com"',
+            "source.host: '111111111111.dkr.ecr.us-east-1.amazonaws.com' is Amazon ECR, which has events",
+        ),
+        ('host = "a.example"\nca_certificate = "hunter2"', "source.ca_certificate: no certificate; allowed: PEM text"),
+        (
+            f'host = "a.example"\nplain_http = true\nca_certificate = """{CERTIFICATE}"""',
+            "source: needs either plain_http or ca_certificate, not both",
+        ),
+    ],
+)
+def test_an_oci_source_that_cannot_be(keys: str, line: str) -> None:
+    rest = GOOD[GOOD.index("[[") :] + '[[rules]]\nrepositories = ["team/app"]\n'
+    assert line in refusal(f'[source]\ntype = "oci"\n{keys}\n{rest}')
 
 
 def test_an_oci_source_leaves_the_relay_where_it_is_said() -> None:

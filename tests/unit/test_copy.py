@@ -49,6 +49,30 @@ def test_every_job_has_its_own_outcome(world: World) -> None:
     assert world.west.content["team/good"].tags == {"1": good.digest}
 
 
+def test_an_index_whose_child_is_gone_fails_for_good_before_a_layer_moves(world: World) -> None:
+    child, lost = world.source.push("team/app", "amd64"), world.source.push("team/app", "arm64")
+    digest = world.source.push("team/app", "index", "1", children=(child, lost))
+    del world.source.content["team/app"].manifests[lost]
+    one = Job(repository="team/app", digest=digest)
+    run, copier = begin(world, one)
+    copy_all(copier, run.jobs)
+    assert world.skopeo.copied == []
+    assert status(world, one) == ("exhausted", 1)
+    assert f"it lists {lost}, which the source does not have" in str(
+        world.ledger.digests.get(target(one), digest).error
+    )
+
+
+def test_a_manifest_is_read_once(world: World) -> None:
+    """A registry may count each time as a pull."""
+    digest = world.source.push("team/app", "index", "1", children=(world.source.push("team/app", "amd64"),))
+    one = Job(repository="team/app", digest=digest)
+    _, copier = begin(world, one)
+    world.source.calls.clear()
+    assert copier._bring(world.relay.place(world.config.destinations[0], "team/app"), one)
+    assert [call for call in world.source.calls if call in ("manifest", "children")] == ["manifest"]
+
+
 def test_what_is_there_already_is_not_copied_again(world: World) -> None:
     one = job(world, "team/app", "one", "1")
     world.west.push("team/app", "one")

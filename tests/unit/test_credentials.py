@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import boto3
@@ -12,9 +13,11 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from ecr_relay import credentials
-from ecr_relay.config import Credentials, EcrRegistry
+from ecr_relay.config import Credentials, EcrRegistry, OciSource
 from ecr_relay.errors import RegistryDown
+from ecr_relay.registries import Login
 from ecr_relay.registries.ecr import Ecr
+from ecr_relay.registries.oci import Oci
 
 OURS, THEIRS = "123456789012", "210987654321"
 REGION = "eu-west-1"
@@ -148,3 +151,46 @@ def test_a_role_that_we_may_not_assume(watched: Watched, monkeypatch: pytest.Mon
     watched.session.events.register("before-send.sts", refuse)
     with pytest.raises(RegistryDown, match=f"assuming {ROLE}: AssumeRole: AccessDenied: not authorized"):
         ecr.has("app", "sha256:" + "0" * 64)
+
+
+LOGIN_SECRET = {"username": "relay", "password": "hunter2"}
+
+
+def source(watched: Watched, arn: str) -> Oci:
+    table = {"type": "oci", "host": "registry.example.com", "credentials": {"secret_arn": arn}}
+    return credentials.registry(OciSource.model_validate(table), watched.session)
+
+
+def rotate(content: Any) -> None:
+    boto3.client("secretsmanager", region_name="us-west-2").put_secret_value(
+        SecretId=SECRET, SecretString=json.dumps(content)
+    )
+
+
+def test_a_login_is_read_when_it_is_needed_and_kept(watched: Watched) -> None:
+    registry = source(watched, secret(LOGIN_SECRET))
+    assert watched.sent == []
+    assert registry.login() == Login("relay", "hunter2")
+    rotate({"username": "relay", "password": "new"})
+    assert registry.login() == Login("relay", "hunter2")
+    assert len(watched.sent) == 1
+
+
+def test_a_login_that_is_old_or_refused_is_read_anew(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = source(watched, secret(LOGIN_SECRET))
+    old = registry.login()
+    rotate({"username": "relay", "password": "new"})
+    assert registry._ask(old) == old  # read just now, so it is as new as can be
+    monkeypatch.setattr(credentials, "REFUSED_AGE", timedelta(0))
+    assert registry._ask(old) == Login("relay", "new")
+    rotate({"username": "relay", "password": "newer"})
+    assert registry._ask(old) == Login("relay", "new")  # which nobody has refused yet
+    monkeypatch.setattr(credentials, "SECRET_AGE", timedelta(0))
+    assert registry.login() == Login("relay", "newer")
+
+
+def test_a_login_without_its_keys(watched: Watched) -> None:
+    registry = source(watched, secret({"token": "hunter2"}))
+    with pytest.raises(RegistryDown, match="the texts username and password") as caught:
+        registry.login()
+    assert "hunter2" not in str(caught.value)

@@ -54,6 +54,7 @@ MESSAGES: list[tuple[str, type[CopyError]]] = [
     (f"reading blob {D}: fetching blob: blob unknown to registry", Transient),
     # away
     (f"{SOURCE}{PING}dial tcp 127.0.0.1:1: connect: connection refused", RegistryDown),
+    (f'{SOURCE}{PING}Get "https://127.0.0.1:1/v2/": x509: certificate signed by unknown authority', RegistryDown),
     (f"{SOURCE}{PING}dial tcp: lookup nosuch.invalid on 10.0.0.2:53: no such host", RegistryDown),
     (
         f"{SOURCE}reading manifest {D} in {HOST}/app: read tcp 127.0.0.1:54764->{HOST}: read: connection reset by peer",

@@ -255,6 +255,7 @@ def test_another_manifest_than_was_asked_for(server: Server) -> None:
 
 
 def test_docker_hub_has_two_names_and_a_library() -> None:
+    assert Oci("registry-1.docker.io").host == "docker.io"  # as which skopeo knows its library
     hub = Oci("docker.io")
     assert hub.host == "docker.io"
     assert (hub._base, hub._path("nginx"), hub._path("team/app")) == (
@@ -314,6 +315,146 @@ def test_a_public_registry_lists_no_repositories(status: int, server: Server) ->
         list(oci(server).repositories())
 
 
+# --- Referrers ------------------------------------------------------------------------------------------------------
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+REFERRERS = f"GET /v2/app/referrers/{DIGEST}"
+OTHERS = tuple("sha256:" + number * 64 for number in "123")
+FALLBACK = f"/v2/app/manifests/{DIGEST.replace(':', '-')}"
+
+
+def listing(*digests: str) -> bytes:
+    return json.dumps({"schemaVersion": 2, "manifests": [{"digest": digest} for digest in digests]}).encode()
+
+
+def test_referrers_come_by_pages(server: Server) -> None:
+    more = f"/v2/app/referrers/{DIGEST}?last=2"
+    server.expected = [
+        Exchange(REFERRERS, 200, {"Content-Type": INDEX, "Link": f"<{more}>; rel=next"}, listing(*OTHERS[:2])),
+        Exchange(f"GET {more}", 200, {"Content-Type": f"{INDEX}; charset=utf-8"}, listing(OTHERS[2])),
+    ]
+    assert oci(server).referrers("app", DIGEST) == OTHERS
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Exchange(REFERRERS, 404, {"Content-Type": "text/plain"}, b"404 page not found\n"),  # docker-registry 2.8
+        Exchange(REFERRERS, 405, {}, b'{"errors":[{"code":"UNSUPPORTED"}]}'),
+        Exchange(REFERRERS, 200, {"Content-Type": "text/html"}, b"<html>"),
+    ],
+    ids=lambda exchange: str(exchange.status),
+)
+def test_without_the_referrers_api_the_fallback_tag_has_them(answer: Exchange, server: Server) -> None:
+    fallback = listing(*OTHERS)
+    digest = "sha256:" + hashlib.sha256(fallback).hexdigest()
+    server.expected = [
+        answer,
+        Exchange(f"HEAD {FALLBACK}", 200, {"Docker-Content-Digest": digest}),
+        Exchange(f"GET /v2/app/manifests/{digest}", 200, {"Content-Type": INDEX}, fallback),
+        answer,
+        Exchange(f"HEAD {FALLBACK}", 404),
+    ]
+    registry = oci(server)
+    assert registry.referrers("app", DIGEST) == OTHERS
+    assert registry.referrers("app", DIGEST) == ()
+
+
+# --- A login that changes -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Rotating:
+    """A secret that holds the next login once the one before has been refused."""
+
+    logins: list[Login]
+    asked: int = 0
+
+    def __call__(self, refused: Login | None) -> Login:
+        self.asked += 1
+        if refused == self.logins[0] and len(self.logins) > 1:
+            self.logins.pop(0)
+        return self.logins[0]
+
+
+OLD = Login("relay", "old")
+OLD_BASIC = "Basic " + base64.b64encode(b"relay:old").decode()
+ASKS = {"WWW-Authenticate": 'Basic realm="test"'}
+
+
+def test_nobody_is_asked_who_we_are_before_the_registry_wants_to_know(server: Server) -> None:
+    secret = Rotating([LOGIN])
+    server.expected = [found()]
+    assert Oci(server.host, scheme="http", login=secret).resolve("app", "1") == DIGEST
+    assert secret.asked == 0
+
+
+def test_a_rotated_password_is_taken_up_when_the_old_one_is_refused(server: Server) -> None:
+    server.expected = [
+        Exchange(HEAD, 401, ASKS),
+        Exchange(HEAD, 401, ASKS, authorization=OLD_BASIC),
+        found(authorization=BASIC),
+        found("HEAD /v2/app/manifests/2", BASIC),
+    ]
+    registry = Oci(server.host, scheme="http", login=Rotating([OLD, LOGIN]))
+    assert registry.resolve("app", "1") == DIGEST
+    assert registry.resolve("app", "2") == DIGEST
+    assert registry.login() == LOGIN
+
+
+def test_a_password_that_stays_wrong_is_sent_once(server: Server) -> None:
+    server.expected = [Exchange(HEAD, 401, ASKS), Exchange(HEAD, 401, ASKS, authorization=BASIC)]
+    with pytest.raises(RegistryDown, match=r"401 Unauthorized; put a login .* source\.credentials") as caught:
+        Oci(server.host, scheme="http", login=Rotating([LOGIN])).resolve("app", "1")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_rotated_password_at_the_token_service(status: int, server: Server) -> None:
+    refused = token("", OLD_BASIC)
+    refused.status = status
+    server.expected = [Exchange(HEAD, 401, challenge()), refused, token("T", BASIC), found(authorization="Bearer T")]
+    assert Oci(server.host, scheme="http", login=Rotating([OLD, LOGIN])).resolve("app", "1") == DIGEST
+
+
+# --- Limits ---------------------------------------------------------------------------------------------------------
+
+# Docker Hub's words of 2025 (docker/hub-feedback issues 2429 and 2505), and its headers (docker/getting-started 101).
+HUB_BODY = json.dumps(
+    {
+        "errors": [
+            {
+                "code": "TOOMANYREQUESTS",
+                "message": "You have reached your unauthenticated pull rate limit. "
+                "https://www.docker.com/increase-rate-limit",
+            }
+        ]
+    }
+).encode()
+
+
+def test_docker_hubs_limit_of_pulls(server: Server) -> None:
+    headers = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "0;w=21600"}
+    server.expected = [Exchange(GET, 429, headers, HUB_BODY)]
+    with pytest.raises(RegistryDown, match=r"pull rate limit.*; all 100 pulls of 6 hours are used up, and it"):
+        oci(server).manifest("app", DIGEST)
+
+
+def test_another_limit_than_that_of_pulls(server: Server) -> None:
+    headers = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}
+    server.expected = [Exchange(GET, 429, headers, b"Too Many Requests (HAP429)")]
+    with pytest.raises(RegistryDown, match=r"429 Too Many Requests$"):
+        oci(server).manifest("app", DIGEST)
+
+
+def test_a_short_wait_is_waited_for_and_not_for_ever(server: Server) -> None:
+    server.expected = [Exchange(HEAD, 429, {"Retry-After": "0"}), found()]
+    assert oci(server).resolve("app", "1") == DIGEST
+    server.expected = [Exchange(HEAD, 429, {"Retry-After": "0"})] * 3
+    with pytest.raises(RegistryDown, match="it opens again in 0 s"):
+        oci(server).resolve("app", "1")
+
+
 # --- Refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -324,8 +465,8 @@ def test_a_public_registry_lists_no_repositories(status: int, server: Server) ->
             Exchange(
                 TAGS, 429, {"Retry-After": "60"}, b'{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}'
             ),
-            Transient,
-            r"429 Too Many Requests: toomanyrequests: slow down \(retry after 60\)",
+            RegistryDown,
+            "429 Too Many Requests: toomanyrequests: slow down; it opens again in 60 s",
         ),
         (
             Exchange(TAGS, 404, {}, b'{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}'),
