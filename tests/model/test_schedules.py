@@ -8,7 +8,7 @@ from ecr_relay.errors import RegistryDown, Transient
 from ecr_relay.ledger import DigestRecord, Target
 from ecr_relay.ledger.digests import ATTEMPTS, INTERRUPTIONS
 from ecr_relay.ledger.slots import RECONCILE_SLOTS, SLOTS
-from tests.model.world import Interruption, World
+from tests.model.world import Crash, Interruption, World
 
 SOURCE = "000000000000.us-east-1"
 HOURS = 3600
@@ -346,6 +346,27 @@ def test_a_claim_is_not_forgotten_by_one_that_found_the_image_gone_before(world:
 @pytest.mark.parametrize("at", range(1, 16))
 def test_a_put_that_lands_after_its_lock_was_broken_is_doubted(world: World, at: int) -> None:
     """An old event of x is at work while the source has y, and stalls; the source goes back to x, and that commits."""
+    stalls_while_the_source_goes_back(world, at)
+
+
+def test_it_is_doubted_also_if_it_dies_as_soon_as_it_has_said_so() -> None:
+    died = 0
+    for at in range(1, 16):
+        world = World()
+        doubt = world.ledger.tags.doubt
+
+        def doubt_and_die(target: Target, tag: str, doubt: Callable[[Target, str], None] = doubt) -> None:
+            nonlocal died
+            doubt(target, tag)
+            died += 1
+            raise Crash
+
+        world.ledger.tags.doubt = doubt_and_die  # type: ignore[method-assign]
+        stalls_while_the_source_goes_back(world, at)
+    assert died, "no put lands after its lock was broken"
+
+
+def stalls_while_the_source_goes_back(world: World, at: int) -> None:
     x = world.push("a/one", "latest", "x")
     world.push("a/one", "other", "y")
     world.settle()

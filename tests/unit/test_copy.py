@@ -146,6 +146,18 @@ def test_a_login_that_is_over_at_once_is_a_registry_that_is_down(world: World) -
     assert world.ledger.notes.breaker("west") is not None
 
 
+def test_an_index_takes_its_turn_for_all_its_manifests(world: World) -> None:
+    children = tuple(world.source.push("team/app", f"child {number}") for number in range(4))
+    digest = world.source.push("team/app", "index", children=children)
+    destination = world.config.destinations[0].model_copy(update={"put_image_per_second": 1.0})
+    run, _ = begin(world, Job(repository="team/app", digest=digest))
+    copy_all(Copier(world.relay, run, destination, world.skopeo), run.jobs)  # type: ignore[arg-type]
+    # Five puts, of which a second's worth is free at once: whoever comes next waits for the others.
+    turn = world.ledger.quota.reserve(destination.id, 1, 1.0, 60)
+    assert turn is not None
+    assert 3 < turn <= 4
+
+
 def test_one_immutable_tag_of_two_keeps_the_other_from_nothing(world: World) -> None:
     immutable = world.config.destinations[0].new_repository.model_copy(update={"immutable_tags": True})
     world.west.ensure_repository("team/app", immutable)
