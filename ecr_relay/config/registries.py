@@ -165,13 +165,6 @@ class OciSource(Table):
             raise ValueError("needs either plain_http or ca_certificate, not both")
         return self
 
-    @field_validator("host")
-    @classmethod
-    def _not_ecr(cls, host: str) -> str:
-        if _ECR_HOST.fullmatch(host):
-            raise ValueError(f'{host!r} is Amazon ECR, which has events and no lasting password: use type = "ecr"')
-        return host
-
     @property
     def id(self) -> str:
         """How the ledger names it."""
