@@ -42,17 +42,20 @@ def difference(
     source: Iterable[Listed],
     there: Iterable[Listed],
 ) -> Iterator[Wanted]:
-    """What of `source` is wanted at `destination` and not equal `there`; each once, in the order of `wanted`.
+    """What of `source` is wanted at `destination` and not equal `there`; each once, in the order of `wanted`."""
+    there = tuple(there)
+    return missing(wanted(config, destination, repository, source, {one.digest for one in there}), there)
 
-    `there`: all that the destination has, with every tag.
-    """
+
+def missing(entries: Iterable[Wanted], there: Iterable[Listed]) -> Iterator[Wanted]:
+    """Those that are not equal `there`, which is all that the destination has, with every tag."""
     tags: dict[str, str] = {}
     digests: set[str] = set()
     for one in there:
         digests.add(one.digest)
         if one.tag is not None:
             tags[one.tag] = one.digest
-    for entry in wanted(config, destination, repository, source, digests):
+    for entry in entries:
         if entry.tag is None and entry.digest not in digests:
             yield entry
         elif entry.tag is not None and tags.get(entry.tag) != entry.digest:

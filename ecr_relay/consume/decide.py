@@ -134,7 +134,7 @@ class Decider:
             tag = tag if tag is not None and subject_of_tag(tag) else None
             wanted = self._wanted(event.repository, tag, event.digest)
         if not wanted:
-            return Done("dropped", "no rule selects it" if event.tag else "no tag, and no rule wants untagged images")
+            return Done("dropped", self._unwanted(event))
         envelopes = [event.envelope(selection.destination.name, tag) for selection in wanted]
         if len(envelopes) > 1:
             # Each destination has attempts of its own, so each gets a message of its own.
@@ -149,6 +149,12 @@ class Decider:
             if selection.destination.name == envelope.destination:
                 return self._decide_selected(delivery, envelope, selection, seen_before=True)
         return Done("dropped", "no rule selects it any more")
+
+    def _unwanted(self, event: PushEvent) -> str:
+        config = self._relay.config
+        if any(rules.is_ring(destination, event.repository) for destination in config.destinations):
+            return f"{event.repository} looks like a copy of a destination's own: it would go round for ever"
+        return "no rule selects it" if event.tag else "no tag, and no rule wants untagged images"
 
     def _wanted(self, repository: str, tag: str | None, digest: str) -> tuple[Selection, ...]:
         """By the rules for tags; and what refers to another image, also where that may be."""

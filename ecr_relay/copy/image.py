@@ -77,7 +77,7 @@ class Copier:
             self._lost(target, job, Transient(f"{type(error).__name__}: {error}"))
             _log.exception("copy failed", extra=facts)
             return None
-        record = self._ledger.digests.copied(place.target, job.digest, self._run.id)
+        record = self._ledger.digests.copied(place.target, job.digest, self._run.id, brought=moved)
         if record is None:
             _log.warning("copied, but the claim was lost meanwhile", extra=facts)
             return None

@@ -54,7 +54,7 @@ class DigestRecord:
 
     `verified_at` is when the destination was last seen to have it, `arrived_at` when this copy of it was first.
     `healed_at`: when the reconcile had to have it copied again; `gone_since`: when the source was first seen without
-    it; `subject`: what it refers to, if it is a referrer.
+    it; `subject`: what it refers to, if it is a referrer; `brought`: by a copy of ours, and not there before.
     """
 
     target: Target
@@ -74,6 +74,7 @@ class DigestRecord:
     subject: str | None = None
     healed_at: int | None = None
     gone_since: int | None = None
+    brought: bool = False
 
     def believed(self, as_of: int | None) -> bool:
         """Whether it counts as copied for one who listed the destination at `as_of`."""
@@ -123,10 +124,11 @@ class DigestRecord:
             gone_since=None,
         )
 
-    def copied(self, now: int) -> "DigestRecord":
+    def copied(self, now: int, *, brought: bool = False) -> "DigestRecord":
         return replace(
             self,
             status="copied",
+            brought=brought or self.brought,
             verified_at=now,
             arrived_at=self.arrived_at or now,
             changed_at=now,
@@ -188,9 +190,12 @@ class Digests:
         """
         return self._write(seen, seen.claimed(run, self._clock(), first_seen, heals=heals, subject=subject))
 
-    def copied(self, target: Target, digest: str, run: str) -> DigestRecord | None:
-        """The manifest was verified at the destination; None if the claim is no longer `run`'s."""
-        return self._end(target, digest, run, lambda record: record.copied(self._clock()))
+    def copied(self, target: Target, digest: str, run: str, *, brought: bool = True) -> DigestRecord | None:
+        """The manifest was verified at the destination; None if the claim is no longer `run`'s.
+
+        `brought`: by this run; else it was there.
+        """
+        return self._end(target, digest, run, lambda record: record.copied(self._clock(), brought=brought))
 
     def present(self, seen: DigestRecord) -> DigestRecord | None:
         """The destination was asked and has it, so no copy is needed. None if the record changed meanwhile."""
@@ -208,13 +213,29 @@ class Digests:
         """The run's task is no more, and left no outcome; None if the claim is no longer `run`'s."""
         return self._end(target, digest, run, lambda record: record.interrupted(self._clock(), error))
 
+    def came_along(self, target: Target, digest: str) -> None:
+        """An index that we brought, and that is gone, has left this child of its behind; unless it has a record."""
+        now = self._clock()
+        self._write(
+            DigestRecord(target, digest), DigestRecord(target, digest, gone_since=now).copied(now, brought=True)
+        )
+
     def gone(self, seen: DigestRecord, since: int | None) -> bool:
         """The source was seen without it, or (None) with it again; False if the record changed meanwhile."""
         return self._write(seen, replace(seen, gone_since=since)) is not None
 
     def forget(self, seen: DigestRecord) -> bool:
         """The destination has lost what the ledger says it has; False if the record changed meanwhile."""
-        lost = replace(seen, status="absent", run=None, verified_at=None, arrived_at=None, changed_at=self._clock())
+        lost = replace(
+            seen,
+            status="absent",
+            run=None,
+            verified_at=None,
+            arrived_at=None,
+            brought=False,
+            gone_since=None,
+            changed_at=self._clock(),
+        )
         return self._write(seen, lost) is not None
 
     def _end(

@@ -34,6 +34,7 @@ class TagRow:
     failed_at: int | None
     error: str | None
     gone_since: int | None = None
+    put: str | None = None
 
 
 class Lookups:
@@ -110,4 +111,5 @@ def tag_row(item: Item) -> TagRow:
         failed_at=number("failed_at"),
         error=item.get("error"),
         gone_since=number("gone_since"),
+        put=item.get("put"),
     )

@@ -1,8 +1,8 @@
 """Tag records: which digest did this tag get at this destination, and who is at it now?
 
     acquire  owner, until set          if nobody owns it, or the owner's time is over by a minute
-    intend   digest set, verified_at   if still mine: before a put, so that after a crash it is known to have been ours
-             removed
+    intend   digest, put set,          if still mine: before a put, so that after a crash it is known to have been ours
+             verified_at removed
     commit   digest, verified_at set   if still mine; the lock goes with it
     release  the lock goes             nothing is said of the digest, unless one was put for now
     gone     gone_since set            the source was seen without it; a commit removes that
@@ -34,7 +34,8 @@ LOCK_MS: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class TagRecord:
-    """`digest` is what the tag was given last, `seen_at` when the source was seen to have it there."""
+    """`digest` is what the tag was given last, `seen_at` when the source was seen to have it there; `put` what we gave
+    it last ourselves, and did not find there."""
 
     digest: str | None = None
     verified_at: int | None = None
@@ -44,6 +45,7 @@ class TagRecord:
     failed_at: int | None = None
     error: str | None = None
     gone_since: int | None = None
+    put: str | None = None
 
     def says(self, digest: str | None, as_of: int | None) -> bool:
         """Whether the tag was committed to `digest` (any, if None), nobody is at it, and it is believed."""
@@ -107,7 +109,7 @@ class Tags:
             self._table,
             target.pk,
             _sk(tag),
-            "SET digest = :digest REMOVE verified_at",
+            "SET digest = :digest, #put = :digest REMOVE verified_at",
             Attr("owner").eq(held.owner),
             {"digest": digest},
         )
@@ -190,4 +192,5 @@ def _record(item: Item) -> TagRecord:
         failed_at=number("failed_at"),
         error=item.get("error"),
         gone_since=number("gone_since"),
+        put=item.get("put"),
     )

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ecr_relay import rules
+from ecr_relay import plan
 from ecr_relay.config import OciSource
 from ecr_relay.converge import Place
 from ecr_relay.errors import Missing
 from ecr_relay.images import Listed
 from ecr_relay.ledger.lookups import Lookups
-from ecr_relay.plan import Wanted, difference
+from ecr_relay.plan import Wanted
 from ecr_relay.relay import Relay
 
 
@@ -43,9 +43,11 @@ def compare(relay: Relay, place: Place) -> Comparison:
         return Comparison(as_of)
     if isinstance(relay.config.source, OciSource):
         source += _referrers(place, source, there)
-    selected = sum(_selected(relay, place, one) for one in source)
+    digests = {one.digest for one in there}
+    entries = list(plan.wanted(relay.config, place.settings, place.source_repository, source, digests))
+    selected = sum(not entry.referrer for entry in entries)
     comparison = Comparison(as_of, selected, source, there)
-    wanted = _alone(difference(relay.config, place.settings, place.source_repository, source, there), there)
+    wanted = _alone(plan.missing(entries, there), there)
     evicted = _evicted(relay, place, wanted, there)
     for one in wanted:
         kind = comparison.copies
@@ -55,11 +57,6 @@ def compare(relay: Relay, place: Place) -> Comparison:
             kind = comparison.evicted
         kind.append(one)
     return comparison
-
-
-def _selected(relay: Relay, place: Place, one: Listed) -> bool:
-    found = rules.selections(relay.config, place.source_repository, one.tag)
-    return any(selection.destination == place.settings for selection in found)
 
 
 def _alone(wanted: Iterable[Wanted], there: list[Listed]) -> list[Wanted]:

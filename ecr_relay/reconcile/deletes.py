@@ -1,12 +1,13 @@
 """Propagating deletes: what `absences` says, noted in the ledger and, when its time has come, done at the destination.
 
 A tag is removed under its lock, after one more look at the source: a push that comes in between waits for the lock,
-and finds the tag gone.
+and finds the tag gone. An index goes before its children, which are noted then, and follow a day later by the same
+conditions: what has a tag, or what another index lists, stays.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -32,19 +33,22 @@ class Due(Absences):
 
 def wanted(relay: Relay, destination: Destination, repository: str) -> bool:
     """Whether any rule may have a delete propagated here, so that the ledger is worth reading."""
-    return any(
-        rule.deletes == "propagate" and (not rule.destinations or destination.name in rule.destinations)
-        for rule in relay.config.rules
-    ) and rules.concerns(relay.config, repository)
+    return relay.config.deletes_at(destination) and rules.concerns(relay.config, repository)
 
 
 def due(relay: Relay, place: Place, source: Collection[Listed], there: Collection[Listed], listed_at: int) -> Due:
     """What to note, and what to remove. `source` and `there` are complete listings, `listed_at` in ms."""
     lookups, target = Lookups(relay.ledger.table), place.target
     records = {record.digest: record for record in lookups.of_repository(target) if record.status == "copied"}
-    rows = [row for row in lookups.tags([target])[target] if row.digest and row.verified_at]
-    put = [Put(row.tag, row.digest or "", row.gone_since) for row in rows]
-    put += [Put(None, record.digest, record.gone_since) for record in records.values()]
+    tagged = Counter(one.digest for one in there if one.tag is not None)
+    brought = {digest for digest, record in records.items() if record.brought}
+    put = [
+        Put(row.tag, row.digest, row.gone_since)
+        for row in lookups.tags([target])[target]
+        # With its last tag goes the image, which has to be ours, too.
+        if row.digest and row.put == row.digest and (row.digest in brought or tagged[row.digest] > 1)
+    ]
+    put += [Put(None, digest, records[digest].gone_since) for digest in brought]
 
     def propagates(tag: str | None, digest: str) -> bool:
         return _propagates(relay, place, tag, records.get(digest))
@@ -73,9 +77,7 @@ def propagate(
             "more deletes than max_deletes; none is done until it is raised", extra=facts | {"held": len(found.remove)}
         )
         return {"held": len(found.remove)}
-    # Tags first: with its last one goes an index, and only then its children.
-    ordered = sorted(found.remove, key=lambda one: one.tag is None)
-    return {"deleted": sum(_remove(relay, place, one) for one in ordered)}
+    return {"deleted": sum(_remove(relay, place, one) for one in found.remove)}
 
 
 def _pairs(listed: Collection[Listed]) -> set[tuple[str | None, str]]:
@@ -102,16 +104,21 @@ def _note(relay: Relay, place: Place, one: Put, records: dict[str, DigestRecord]
 
 def _remove(relay: Relay, place: Place, one: Put) -> bool:
     children = place.destination.children(place.destination_repository, one.digest)
-    if not (_untag(relay, place, one.tag, one.digest) if one.tag is not None else _delete(place, one.digest)):
+    facts = {"repository": place.source_repository, "destination": place.settings.name, "digest": one.digest}
+    try:
+        done = _untag(relay, place, one.tag, one.digest) if one.tag is not None else _delete(place, one.digest)
+    except Permanent as error:  # an index lists it
+        _log.info("not deleted", extra=facts | {"tag": one.tag, "reason": str(error)})
         return False
-    facts = {"repository": place.source_repository, "destination": place.settings.name}
-    _log.info("deleted", extra=facts | {"tag": one.tag, "digest": one.digest})
+    if not done:
+        return False
+    _log.info("deleted", extra=facts | {"tag": one.tag})
     if not place.destination.has(place.destination_repository, one.digest):
         record = relay.ledger.digests.get(place.target, one.digest)
         if record.status == "copied":
             relay.ledger.digests.forget(record)
         for child in children:
-            _delete(place, child)
+            relay.ledger.digests.came_along(place.target, child)
     return True
 
 
@@ -133,9 +140,8 @@ def _untag(relay: Relay, place: Place, tag: str, digest: str) -> bool:
 
 
 def _delete(place: Place, digest: str) -> bool:
-    """By digest; not what the source has, nor what an index at the destination still lists."""
+    """By digest; not what the source still has, though it does not list it."""
     if place.source.has(place.source_repository, digest):
         return False
-    with suppress(Permanent):
-        place.destination.delete(place.destination_repository, digest, None)
-    return not place.destination.has(place.destination_repository, digest)
+    place.destination.delete(place.destination_repository, digest, None)
+    return True

@@ -67,11 +67,12 @@ class FakeRegistry:
         self._called("delete")
         place = self.content.get(repository, Repository())
         if tag is not None:
-            if place.tags.get(tag) == digest:
-                del place.tags[tag]
-            if digest in place.tags.values():
+            if place.tags.get(tag) != digest:
                 return
-        elif any(digest in children(manifest) for manifest in place.manifests.values()):
+            if list(place.tags.values()).count(digest) > 1:
+                del place.tags[tag]
+                return
+        if any(digest in children(manifest) for manifest in place.manifests.values()):
             raise Permanent(f"{repository}@{digest}: referenced by manifest list")
         place.manifests.pop(digest, None)
         place.tags = {name: named for name, named in place.tags.items() if named != digest}

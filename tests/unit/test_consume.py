@@ -1,6 +1,7 @@
 """The consumer, from a message to its outcome: what is copied, skipped, retagged, deferred, failed."""
 
 import json
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -551,3 +552,14 @@ def test_no_time_left_decides_nothing(world: World) -> None:
     assert failed == []
     assert world.queue.repeated == [event]
     assert world.tasks.started == {}
+
+
+def test_a_ring_is_dropped_by_its_name(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ecr_relay.consume")
+    [west] = world.config.destinations
+    mirrored = west.model_copy(update={"prefix": "mirror"})
+    world.relay.config = world.config.model_copy(update={"destinations": (mirrored,)})
+    _, event = world.push("mirror/app", "one", "1.0")
+    assert world.consume(world.delivery(event)) == []
+    assert not world.tasks.started
+    assert "go round for ever" in caplog.records[-1].reason  # type: ignore[attr-defined]

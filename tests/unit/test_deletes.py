@@ -128,6 +128,58 @@ def test_what_somebody_else_put_there_stays() -> None:
     assert there(world) == {"old", "stays", "theirs"}
 
 
+def test_what_was_there_before_stays_though_it_is_equal() -> None:
+    world = a_world(PROPAGATE)
+    relayed(world)
+    theirs, event = world.push("team/app", "theirs too", "theirs")
+    assert world.west.push("team/app", "theirs too", "theirs") == theirs
+    _, ours = world.push("team/app", "theirs too", "ours")
+    assert world.consume(world.delivery(event), world.delivery(ours)) == []
+    untagged = world.source.push("team/app", "theirs, without a tag", "named")
+    world.west.push("team/app", "theirs, without a tag")
+    assert world.consume(world.delivery(world.event("team/app", untagged, "named"))) == []
+    world.source.delete("team/app", theirs)
+    world.source.delete("team/app", untagged)
+    reconcile(world)
+    a_day_later(world)
+    # A tag that we put goes; not theirs, nor the image with its last tag, which was there before we tagged it.
+    assert there(world) == {"stays", "theirs", "named"}
+    assert {theirs, untagged} < set(world.west.content["team/app"].manifests)
+
+
+def test_a_child_that_somebody_has_tagged_stays() -> None:
+    world = a_world(PROPAGATE)
+    relayed(world)
+    child, other = world.source.push("team/app", "amd64"), world.source.push("team/app", "arm64")
+    index = world.source.push("team/app", "index", "1.0", children=(child, other))
+    assert world.consume(world.delivery(world.event("team/app", index, "1.0"))) == []
+    world.west.push("team/app", "amd64", "1.0-amd64")
+    world.source.delete("team/app", index)
+    for digest in (child, other):
+        world.source.delete("team/app", digest)
+    reconcile(world)
+    a_day_later(world)
+    assert there(world) == {"stays", "1.0-amd64"}
+    # And a child is no more in a hurry than its index was.
+    assert {child, other} < set(world.west.content["team/app"].manifests)
+    a_day_later(world)
+    manifests = world.west.content["team/app"].manifests
+    assert child in manifests
+    assert other not in manifests
+
+
+def test_what_an_index_of_somebody_else_lists_stays_and_stops_nothing() -> None:
+    world = a_world(PROPAGATE)
+    digests = relayed(world, "listed", "old")
+    world.west.push("team/app", "their index", "theirs", children=(digests["listed"],))
+    for tag in ("listed", "old"):
+        world.source.delete("team/app", digests[tag])
+    reconcile(world)
+    counts = a_day_later(world)
+    assert (counts["deleted"], counts["failures"]) == (1, 0)
+    assert there(world) == {"listed", "stays", "theirs"}
+
+
 def test_more_than_the_limit_are_held(caplog: pytest.LogCaptureFixture) -> None:
     world = a_world(PROPAGATE, max_deletes=1)
     digests = relayed(world, "a", "b")
@@ -151,6 +203,8 @@ def test_an_index_goes_before_its_children_and_shared_ones_stay() -> None:
     world.source.delete("team/app", first, "first")
     world.source.delete("team/app", mine)
     reconcile(world)
+    a_day_later(world)
+    assert mine in world.west.content["team/app"].manifests
     a_day_later(world)
     manifests = world.west.content["team/app"].manifests
     assert first not in manifests
