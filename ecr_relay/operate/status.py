@@ -61,7 +61,24 @@ class Reconcile(Shape):
     images: int
     enqueued: int
     failures: int = Field(description="repositories that could not be compared at a destination")
+    observed: int = Field(description="wanted by a rule that only observes")
+    evicted: int = Field(description="vanished again soon after they were healed, and left alone")
+    deleted: int = Field(description="removed, because the source has lost them")
+    held: int = Field(description="not removed, because max_deletes is too low")
+    differing: int = Field(description="settings of repositories that are not what new_repository asks for")
     error: str | None
+
+    @property
+    def findings(self) -> list[str]:
+        """What it found beside copies, each with what to do about it; of nothing, no word."""
+        found = (
+            (self.observed, 'observed: a rule with mode = "observe" wants them; `ecr-relay sync --dry-run`'),
+            (self.evicted, "evicted: something there removes them again; push, or `ecr-relay copy IMAGE --force`"),
+            (self.deleted, "deleted, as the source has lost them"),
+            (self.held, "deletes held: look at `ecr-relay sync --dry-run`, then raise max_deletes"),
+            (self.differing, "repository settings not as asked: the reconcile function's log names them"),
+        )
+        return [f"{count} {what}" for count, what in found if count]
 
 
 class Failure(Shape):
@@ -201,10 +218,7 @@ def reconcile(record: ProgressRecord) -> Reconcile:
         repositories_asked_for=list(record.only),
         cursor=record.cursor,
         again=record.again,
-        repositories=record.counts["repositories"],
-        images=record.counts["images"],
-        enqueued=record.counts["enqueued"],
-        failures=record.counts["failures"],
+        **record.counts,
         error=record.error,
     )
 

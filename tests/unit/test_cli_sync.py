@@ -210,3 +210,16 @@ def test_a_long_one_goes_on_by_itself(office: Office, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("arguments", [["--dry-run", "--wait"], ["--timeout", "5"], ["--wait", "--timeout", "0"]])
 def test_wrong_usage(office: Office, arguments: list[str]) -> None:
     assert office.run("sync", *arguments).exit_code == 2
+
+
+def test_what_a_sync_found_beside_copies_is_said_with_what_to_do(office: Office) -> None:
+    world = office.world
+    world.config = world.relay.config = world.config.model_copy(
+        update={"rules": (world.config.rules[0].model_copy(update={"mode": "observe"}),)}
+    )
+    world.source.push("team/app", "one", "1.0")
+    assert "1 observed: a rule with mode" in office.run("sync").stdout
+    assert office.json("status")["reconcile"]["observed"] == 1
+    assert "1 observed" in office.run("status").stdout
+    world.west.push("team/app", "one", "1.0")
+    assert "observed" not in office.run("sync").stdout

@@ -104,6 +104,8 @@ def _synced(console: "Console", answer: "Synced") -> None:
         screen.say(
             console, f"{screen.count(record.failures, 'comparison')} failed; the reconcile function's log says why"
         )
+    for finding in record.findings:
+        screen.say(console, finding)
     if not answer.waited:
         return
     if not answer.failed:
