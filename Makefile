@@ -8,9 +8,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 LOCAL := build/ministack/.ready
 SYSTEM := build/.system
+HOUR := tests/e2e/test_operators_hour.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak chaos lint format bench screens synth synth-forwarder image deploy deploy-forwarder local lock clean
+.PHONY: help demo test hour soak chaos lint format bench screens synth synth-forwarder image deploy deploy-forwarder local lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +37,11 @@ $(LOCAL): $(READY) requirements/local.txt
 demo: $(LOCAL) ## the whole pipeline on this machine, on real images
 	@$(BIN)/python -m local.demo
 
-test: $(LOCAL) ## all tests
-	$(BIN)/pytest
+test: $(LOCAL) ## all tests but the operator's hour
+	$(BIN)/pytest --ignore $(HOUR)
+
+hour: $(LOCAL) ## an operator's hour on the local cloud: two minutes, most of them backoffs
+	$(BIN)/pytest $(HOUR)
 
 soak: $(READY) ## the model, for long: PROGRAMS=5000 SEED=1
 	ECR_RELAY_MODEL_PROGRAMS=$(PROGRAMS) $(BIN)/pytest -s --timeout 0 --hypothesis-seed=$(SEED) tests/model
