@@ -18,7 +18,7 @@ from ecr_relay.consume.reap import Reaper
 from ecr_relay.consume.settle import facts, settle
 from ecr_relay.consume.supervise import supervise
 from ecr_relay.consume.told import Outcome, Subject, Told
-from ecr_relay.errors import CopyError, Transient
+from ecr_relay.errors import CopyError, RegistryDown, Transient
 from ecr_relay.ledger import DigestRecord, Ledger, now_ms
 from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
@@ -164,9 +164,10 @@ def _outcome_of(ledger: Ledger, copy: Copy) -> Outcome:
 
 
 def _trouble(delivery: Delivery, error: Exception) -> Again | Fail:
-    """AWS does not answer as it should: that is waiting, however long. Anything else may be the message's doing."""
+    """AWS or a whole registry does not answer as it should: that is waiting, however long. Anything else may be the
+    message's doing."""
     reason = f"{type(error).__name__}: {error}"
-    if isinstance(error, ClientError | BotoCoreError):
+    if isinstance(error, ClientError | BotoCoreError | RegistryDown):
         return Again(reason)
     return Fail(reason, attempt=delivery.receives, kind=type(error).__name__)
 

@@ -538,6 +538,16 @@ def test_a_registry_that_answers_with_errors_for_a_while_uses_up_nothing(world: 
     assert world.consume(delivery) == [delivery.message_id]
 
 
+def test_a_source_that_is_down_uses_up_nothing_of_what_must_be_read_to_be_known(world: World) -> None:
+    """Whether an image without a tag refers to another, its manifest tells, before any destination is chosen."""
+    event = world.event("team/app", world.source.push("team/app", "signature"), None)
+    for seconds in (0, 7200):
+        world.clock.tick(seconds)
+        world.source.fail = [RegistryDown("the role may not be assumed")]
+        assert world.consume(world.delivery(event, receives=3)) == []
+    assert world.queue.repeated == [event, event]
+
+
 def test_no_time_left_decides_nothing(world: World) -> None:
     _, event = world.push("team/app", "one", "1.0")
     failed = consume(
