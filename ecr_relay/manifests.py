@@ -14,7 +14,8 @@ from typing import Any, Final
 
 SIZE_LIMIT: Final = 4 * 1024 * 1024
 LAYER_LIMIT: Final = 52_000 * 1024 * 1024
-_SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1"
+SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1"
+"""How its media types begin; the digest of a signed one is not that of its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +32,28 @@ def unfit(manifest: Manifest) -> str | None:
     if len(manifest.content) > SIZE_LIMIT:
         return f"the manifest has {len(manifest.content):,} bytes; ECR takes {SIZE_LIMIT:,}"
     content = _content(manifest)
-    if manifest.media_type.startswith(_SCHEMA_1) or content.get("schemaVersion") == 1:
+    if manifest.media_type.startswith(SCHEMA_1) or content.get("schemaVersion") == 1:
         return "it is a schema 1 manifest, whose digest no copy can keep; push it again with a client of this decade"
-    for layer in _layers(content):
+    for layer in _objects(content, "layers"):
         size = layer.get("size")
         if isinstance(size, int) and size > LAYER_LIMIT:
             return f"layer {layer.get('digest')} has {size:,} bytes; ECR takes {LAYER_LIMIT:,}"
-    return None
+    return next(filter(None, map(_unfit_child, _objects(content, "manifests"))), None)
 
 
 def foreign_layers(manifest: Manifest) -> tuple[str, ...]:
     """Digests of layers that lie elsewhere, as Windows base layers once did, and are copied by nobody."""
-    return tuple(str(layer.get("digest")) for layer in _layers(_content(manifest)) if layer.get("urls"))
+    return tuple(str(layer.get("digest")) for layer in _objects(_content(manifest), "layers") if layer.get("urls"))
+
+
+def _unfit_child(entry: dict[str, Any]) -> str | None:
+    """By what the index says of it: to read it may count as a pull."""
+    size, media_type = entry.get("size"), entry.get("mediaType")
+    if isinstance(size, int) and size > SIZE_LIMIT:
+        return f"manifest {entry.get('digest')}, which it lists, has {size:,} bytes; ECR takes {SIZE_LIMIT:,}"
+    if isinstance(media_type, str) and media_type.startswith(SCHEMA_1):
+        return f"it lists {entry.get('digest')}, a schema 1 manifest, whose digest no copy can keep"
+    return None
 
 
 def _content(manifest: Manifest) -> dict[str, Any]:
@@ -53,6 +64,6 @@ def _content(manifest: Manifest) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _layers(content: dict[str, Any]) -> list[dict[str, Any]]:
-    layers = content.get("layers")
-    return [layer for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
+def _objects(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    listed = content.get(key)
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []

@@ -16,7 +16,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, InvalidHeader, Ne
 from ecr_relay.config import DOCKER_HUB
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, Transient, classify
 from ecr_relay.images import INDEX_MEDIA_TYPES, MANIFEST_MEDIA_TYPES, Listed, children, is_digest
-from ecr_relay.manifests import SIZE_LIMIT, Manifest
+from ecr_relay.manifests import SCHEMA_1, SIZE_LIMIT, Manifest
 from ecr_relay.registries import Login
 from ecr_relay.registries.challenge import REMEDY, Ask, Authorizer
 
@@ -133,9 +133,12 @@ class Oci:
         if len(answer.data) > SIZE_LIMIT:
             raise Permanent(f"{what}: the manifest has more than {SIZE_LIMIT} bytes")
         digest = "sha256:" + hashlib.sha256(answer.data).hexdigest()
-        if is_digest(reference) and reference != digest:
+        media_type = _media_type(answer)
+        if media_type.startswith(SCHEMA_1) and is_digest(reference):
+            digest = reference  # nothing to be held against it: what is signed in it is not in its digest
+        elif is_digest(reference) and reference != digest:
             raise Transient(f"{what}: the answer is not that manifest, but {digest}")
-        return Manifest(digest, _media_type(answer), answer.data)
+        return Manifest(digest, media_type, answer.data)
 
     def repositories(self) -> Iterator[str]:
         """By `_catalog`, which is optional, and which public registries refuse: Permanent."""

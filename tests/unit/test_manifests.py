@@ -8,6 +8,7 @@ import pytest
 from ecr_relay.manifests import LAYER_LIMIT, SIZE_LIMIT, Manifest, foreign_layers, unfit
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
+SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 
 def manifest(media_type: str = IMAGE, **content: Any) -> Manifest:
@@ -18,9 +19,11 @@ def manifest(media_type: str = IMAGE, **content: Any) -> Manifest:
     ("wrong", "reason"),
     [
         (manifest(annotations={"big": "x" * SIZE_LIMIT}), "ECR takes 4,194,304"),
-        (manifest("application/vnd.docker.distribution.manifest.v1+prettyjws"), "schema 1"),
+        (manifest(SIGNED), "schema 1"),
         (manifest(schemaVersion=1), "schema 1"),
         (manifest(layers=[{"digest": "sha256:1", "size": LAYER_LIMIT + 1}]), "layer sha256:1"),
+        (manifest(manifests=[{"digest": "sha256:1", "size": SIZE_LIMIT + 1}]), "manifest sha256:1, which it lists"),
+        (manifest(manifests=[{}, {"digest": "sha256:2", "mediaType": SIGNED}]), "it lists sha256:2, a schema 1"),
     ],
 )
 def test_what_ecr_can_never_have_is_named(wrong: Manifest, reason: str) -> None:
@@ -33,6 +36,7 @@ def test_what_ecr_can_never_have_is_named(wrong: Manifest, reason: str) -> None:
         manifest(),
         manifest(layers=[{"digest": "sha256:1", "size": LAYER_LIMIT}, "odd"]),
         manifest(layers="odd"),
+        manifest(manifests=[{"digest": "sha256:1", "size": SIZE_LIMIT, "mediaType": IMAGE}, {"size": "odd"}, "odd"]),
         Manifest("sha256:" + "0" * 64, IMAGE, b"no JSON"),
         Manifest("sha256:" + "0" * 64, IMAGE, b"[]"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, Transient
 from ecr_relay.images import Listed
-from ecr_relay.manifests import Manifest
+from ecr_relay.manifests import Manifest, unfit
 from ecr_relay.registries import Login, Registry
 from ecr_relay.registries.challenge import _same_party
 from ecr_relay.registries.oci import Oci
@@ -252,6 +252,15 @@ def test_another_manifest_than_was_asked_for(server: Server) -> None:
     server.expected = [Exchange(GET, 200, {}, b"{}")]
     with pytest.raises(Transient, match="is not that manifest"):
         oci(server).manifest("app", DIGEST)
+
+
+def test_a_signed_schema_1_manifest_is_told_by_what_it_is(server: Server) -> None:
+    """Its digest leaves its signature out, so it is never that of its bytes."""
+    signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+    server.expected = [Exchange(GET, 200, {"Content-Type": signed}, b'{"schemaVersion":1,"signatures":[]}')]
+    found = oci(server).manifest("app", DIGEST)
+    assert found is not None
+    assert "schema 1" in (unfit(found) or "")
 
 
 def test_docker_hub_has_two_names_and_a_library() -> None:
