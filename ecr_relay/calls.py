@@ -39,7 +39,7 @@ _LEDGER: Final = ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dyn
 
 CONSUMER: Final = Calls(
     ledger=_LEDGER,
-    source=("ecr:BatchGetImage",),
+    source=("ecr:BatchGetImage", "ecr:DescribeImages"),
     destination=("ecr:BatchGetImage", "ecr:PutImage"),
 )
 RECONCILE: Final = Calls(
@@ -51,7 +51,12 @@ RECONCILE: Final = Calls(
 )
 COPIER: Final = Calls(
     ledger=_LEDGER,
-    source=("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"),
+    source=(
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:DescribeImages",
+        "ecr:GetDownloadUrlForLayer",
+    ),
     destination=(
         "ecr:BatchCheckLayerAvailability",
         "ecr:BatchGetImage",

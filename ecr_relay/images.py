@@ -67,7 +67,8 @@ class Listed:
     """What a registry's listing says of an image: one for each tag, or one with tag None for an image without any.
 
     `subject`: the digest that it refers to, if the listing tells; `pushed_at`: of the digest; `size`: bytes of its
-    layers, as the registry counts. All three only where details were asked for, and the registry has them.
+    layers, as the registry counts; `archived`: it is there, and cannot be pulled. All of them only where details were
+    asked for, and the registry has them.
     """
 
     tag: str | None
@@ -75,6 +76,7 @@ class Listed:
     subject: str | None = None
     pushed_at: datetime | None = None
     size: int | None = None
+    archived: bool = False
 
     @property
     def refers_to(self) -> str | None:

@@ -69,19 +69,19 @@ def wanted(
     them, each after its subject. `there`: the destination's digests, whose referrers are wanted, too.
 
     `source` is all that the repository has, since a rule's `newest` takes of it what it takes in a backfill. An
-    untagged child of an index is no entry, unless a rule wants untagged images: the index's copy brings it along.
+    untagged child of an index is no entry, unless a rule wants untagged images: the index's copy brings it along. Nor
+    is what is archived, since it cannot be pulled.
     """
-    images = tuple(dict.fromkeys(source))
+    images = tuple(one for one in dict.fromkeys(source) if not one.archived)
     backfill = rules.backfill(config, repository, images)
-    hows: dict[str, Selection] = {}  # digest -> how it goes there: copied for one of its tags, if not for each
+    hows: dict[str, Selection] = {}  # digest -> how it goes there, by all of its tags
     referrers: list[Listed] = []
     for one in images:
         # Without a tag, what refers to another goes with that one, and not by a rule for untagged images.
         alone = one.tag is not None or one.subject is None
         how = _for(destination, rules.selections(config, repository, one.tag, backfill)) if alone else None
         if how is not None:
-            if one.digest not in hows or hows[one.digest].rule.mode == "observe":
-                hows[one.digest] = how
+            hows[one.digest] = rules.most((hows.get(one.digest, how), how)) or how
             yield _entry(repository, one, how)
         elif one.refers_to:
             referrers.append(one)

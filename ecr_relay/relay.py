@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Final
 
@@ -9,12 +10,14 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ecr_relay import credentials
+from ecr_relay import credentials, rules
 from ecr_relay.config import Destination, RelayConfig
 from ecr_relay.converge import Place
 from ecr_relay.errors import ConfigError
+from ecr_relay.images import Listed
 from ecr_relay.ledger import Ledger, Target, open_table
 from ecr_relay.registries import Registry, Writable
+from ecr_relay.rules import Selection
 from ecr_relay.settings import CommonSettings
 
 _log = logging.getLogger(__name__)
@@ -44,6 +47,42 @@ class Relay:
 
     def target(self, destination: Destination, repository: str) -> Target:
         return Target(self.config.source.id, destination.name, repository)
+
+    def repositories(self) -> list[str]:
+        """Sorted: those of the source that a rule may select; those that the rules name, where they only name.
+
+        Raises CopyError if they do not, and the source cannot be listed.
+        """
+        named = rules.named(self.config)
+        names = self.source.repositories() if named is None else named
+        return sorted(name for name in names if rules.concerns(self.config, name))
+
+    def following(
+        self, destination: Destination, repository: str, digest: str, tags: Iterable[str] = ()
+    ) -> Selection | None:
+        """How what refers to `digest` goes to `destination`; None: not at all.
+
+        As the digest itself does, by its tags at the source (`tags`, where the source cannot tell them); else as what
+        the digest refers to. The source is asked only where rules disagree. Raises CopyError if it does not answer.
+        """
+        usual = next((one for one in rules.referring(self.config, repository) if one.destination == destination), None)
+        if usual is None or rules.are_of_one_mind(self.config, destination, repository):
+            return usual
+        known: set[str] = set()
+        about: str | None = digest
+        while about is not None and about not in known:
+            known.add(about)
+            lines = self.source.lines(repository, about) or tuple(Listed(tag, digest) for tag in tags)
+            ways = (
+                rules.selections(self.config, repository, one.tag)
+                for one in lines
+                if one.tag is not None or one.subject is None
+            )
+            how = rules.most(one for way in ways for one in way if one.destination == destination)
+            if how is not None:
+                return how if how.rule.referrers else None
+            about = next((one.refers_to for one in lines if one.refers_to), None)
+        return usual
 
     def place(self, destination: Destination, repository: str) -> Place:
         return Place(

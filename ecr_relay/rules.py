@@ -1,7 +1,8 @@
 """Which images go where, and how. Pure functions of the configuration, the repository and the tag.
 
 For an image and a destination, the first rule that selects it says how. What refers to an image (a signature, an SBOM)
-is selected by no key for tags: it goes where its subject goes, if a rule with `referrers` concerns the repository.
+is selected by no key for tags: it goes where its subject is or goes, if the rule that selects the subject has
+`referrers`; where no rule does, but the subject is there, if one that concerns the repository has.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -57,7 +58,8 @@ def destinations(config: RelayConfig, repository: str, tag: str | None) -> tuple
 
 
 def referring(config: RelayConfig, repository: str) -> tuple[Selection, ...]:
-    """Where a referrer of this repository may go: wherever its subject is, or goes.
+    """Where a referrer of this repository may go, unless a rule that selects its subject says otherwise: wherever that
+    is.
 
     A rule that copies comes before one that observes, since what is only observed is not there to be referred to.
     """
@@ -67,6 +69,27 @@ def referring(config: RelayConfig, repository: str) -> tuple[Selection, ...]:
         if rule.referrers and _wants_repository(rule, repository)
     ]
     return tuple(_first(config, repository, sorted(rules, key=lambda one: one[1].mode != "copy")))
+
+
+def most(ways: Iterable[Selection]) -> Selection | None:
+    """Of the ways in which one digest goes to one destination, for each of its tags, the one that does the most: that
+    copies, and takes along what refers to it."""
+    return min(ways, key=lambda one: (one.rule.mode != "copy", not one.rule.referrers, one.index), default=None)
+
+
+def are_of_one_mind(config: RelayConfig, destination: Destination, repository: str) -> bool:
+    """Whether what refers to an image goes to `destination` in one way, whatever the image's tags are."""
+    minds = {
+        (rule.mode, rule.referrers)
+        for rule in config.rules
+        if _is_for(rule, destination) and _wants_repository(rule, repository)
+    }
+    return len(minds) < 2
+
+
+def matters(config: RelayConfig, repository: str, tag: str) -> bool:
+    """Whether a tag of the source's is worth a look: a rule may select it, or it is about another image."""
+    return subject_of_tag(tag) is not None or bool(selections(config, repository, tag))
 
 
 def concerns(config: RelayConfig, repository: str) -> bool:
@@ -134,9 +157,13 @@ def _first(config: RelayConfig, repository: str, rules: Iterable[tuple[int, Rule
         if is_ring(destination, repository):
             continue
         for index, rule in ordered:
-            if not rule.destinations or destination.name in rule.destinations:
+            if _is_for(rule, destination):
                 yield Selection(destination, rule, index)
                 break
+
+
+def _is_for(rule: Rule, destination: Destination) -> bool:
+    return not rule.destinations or destination.name in rule.destinations
 
 
 def _wants_repository(rule: Rule, repository: str) -> bool:

@@ -143,7 +143,8 @@ class OciSource(Table):
         default=60,
         ge=5,
         le=1440,
-        description="how often tags are listed and compared; each costs a request a page and a HEAD a tag",
+        description="how often tags are listed and compared; each time costs a request a page and a HEAD for each tag "
+        "that a rule selects",
     )
     plain_http: bool = Field(default=False, description="no TLS; only for a registry in your own network")
     ca_certificate: Annotated[str, AfterValidator(_certificates)] | None = Field(

@@ -1,6 +1,6 @@
 """What is to be done about one message: the table "Deciding a message" of the design, row by row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ecr_relay import rules
@@ -41,12 +41,14 @@ class Done:
     """Nothing remains to be done.
 
     `what`: skipped, dropped, split, observed, kept (somebody else's tag stays); or, with an arrival, retagged,
-    overwrote (somebody else had moved the tag), joined or copied.
+    overwrote (somebody else had moved the tag), joined or copied. `envelope`: what an event is about, if it is
+    one image for one destination.
     """
 
     what: str
     reason: str
     arrival: Arrival | None = None
+    envelope: Envelope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,14 @@ class Again:
 class Fail:
     """A batch item failure. `attempt` is how many were made, for the backoff; None: no further one is worth while.
 
-    `kind` is the error's class, `run` the copy task's that met it.
+    `kind` is the error's class, `run` the copy task's that met it, `envelope` as in `Done`.
     """
 
     reason: str
     attempt: int | None = None
     kind: str = "Transient"
     run: str | None = None
+    envelope: Envelope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,7 @@ class Decider:
         if not isinstance(source, EcrSource) or event.detail_type not in detail_types(source):
             return Done("dropped", f"{event.detail_type} is not asked for")
         tag, wanted = event.tag, rules.selections(self._relay.config, event.repository, event.tag)
-        if not wanted and event.may_refer:
+        if event.may_refer and (tag is None or not wanted):
             # A tag of its own that no rule selects stays behind; one that says what it refers to does not.
             tag = tag if tag is not None and subject_of_tag(tag) else None
             wanted = self._wanted(event.repository, tag, event.digest)
@@ -140,7 +143,8 @@ class Decider:
             # Each destination has attempts of its own, so each gets a message of its own.
             self._queue.send(envelopes)
             return Done("split", ", ".join(envelope.destination for envelope in envelopes))
-        return self._decide_selected(delivery, envelopes[0], wanted[0], seen_before=delivery.receives > 1)
+        decision = self._decide_selected(delivery, envelopes[0], wanted[0], seen_before=delivery.receives > 1)
+        return replace(decision, envelope=envelopes[0]) if isinstance(decision, Done | Fail) else decision
 
     def _decide_envelope(self, delivery: Delivery, envelope: Envelope) -> Decision:
         if envelope.source != self._relay.config.source.id:
@@ -157,15 +161,12 @@ class Decider:
         return "no rule selects it" if event.tag else "no tag, and no rule wants untagged images"
 
     def _wanted(self, repository: str, tag: str | None, digest: str) -> tuple[Selection, ...]:
-        """By the rules for tags; and what refers to another image, also where that may be."""
+        """By the rules for tags; what has none and refers to another image, where that may be."""
         selected = rules.selections(self._relay.config, repository, tag)
         if tag is not None and not subject_of_tag(tag):
             return selected
-        known = {selection.destination.name for selection in selected}
-        referring = tuple(
-            one for one in rules.referring(self._relay.config, repository) if one.destination.name not in known
-        )
-        return selected + referring if referring and self._subject(repository, tag, digest) else selected
+        referring = rules.referring(self._relay.config, repository)
+        return referring if (selected or referring) and self._subject(repository, tag, digest) else selected
 
     def _subject(self, repository: str, tag: str | None, digest: str) -> str | None:
         """What an image refers to: by its tag's name, or by its manifest, which is read once."""
@@ -212,23 +213,27 @@ class Decider:
         """What the registries say; what the ledger has to say is said."""
         if selection.rule.mode == "observe":
             return _observed(envelope, place)
-        selected = rules.selections(self._relay.config, envelope.repository, envelope.tag)
-        if selection not in selected and (wait := self._without_subject(envelope, place)):
-            return wait
+        refers_to = self._subject(envelope.repository, envelope.tag, envelope.digest)
+        if refers_to is not None and (decision := self._by_subject(envelope, place, refers_to)):
+            return decision
         if envelope.tag is not None:
             return self._decide_tag(delivery, envelope, place, envelope.tag, seen_before=seen_before)
-        if selection in selected and envelope.lane == "push" and self._age_ms(envelope) < UNTAGGED_MS:
+        if refers_to is None and envelope.lane == "push" and self._age_ms(envelope) < UNTAGGED_MS:
             return Wait(envelope, "its index, if it has one, goes first")
         if copied(self._ledger, place, envelope.digest, envelope.as_of):
             return self._had(place.target, envelope, envelope.digest, seen_before)
         record = self._ledger.digests.get(place.target, envelope.digest)
         return self._copy(delivery, envelope, place.settings, record, self._ledger.clock())
 
-    def _without_subject(self, envelope: Envelope, place: Place) -> Wait | Done | None:
-        """What refers to an image goes where that is; None if it is there."""
-        refers_to = self._subject(envelope.repository, envelope.tag, envelope.digest)
-        if refers_to is None or place.destination.has(place.destination_repository, refers_to):
-            return None
+    def _by_subject(self, envelope: Envelope, place: Place, refers_to: str) -> Wait | Done | None:
+        """What refers to an image goes where that is, and as that does; None if it is to be copied."""
+        if place.destination.has(place.destination_repository, refers_to):
+            if envelope.lane == "reconcile":
+                return None  # which has decided that
+            how = self._relay.following(place.settings, envelope.repository, refers_to)
+            if how is None:
+                return Done("dropped", f"the rule for {refers_to} leaves behind what refers to it")
+            return _observed(envelope, place) if how.rule.mode == "observe" else None
         if self._age_ms(envelope) < SUBJECT_MS:
             return Wait(envelope, f"{refers_to}, which it refers to, is not there yet")
         return Done("dropped", f"{refers_to}, which it refers to, is not there, and will bring it along")

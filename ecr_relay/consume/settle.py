@@ -21,8 +21,8 @@ def settle(
     envelope: Envelope | None = None,
 ) -> bool:
     """True if the message is done with. What could be told is added to `told`."""
-    if isinstance(outcome, Wait):
-        envelope = outcome.envelope
+    if not isinstance(outcome, Again):
+        envelope = outcome.envelope or envelope
     subject = Subject.of(delivery, relay.config, envelope)
     known = facts(delivery, subject)
     try:

@@ -89,8 +89,14 @@ class Copier:
         """Bring what refers to the image. What fails of it has a record of its own, and fails no image: its own event,
         or the reconcile, tries it again."""
         facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
+        tags = [tag.name for tag in job.tags]
+
+        def follows(subject: str) -> bool:
+            known = tags if subject == job.digest else ()
+            return self._relay.following(self._destination, job.repository, subject, known) is not None
+
         try:
-            for one in referrers(place.source, place.source_repository, job.digest):
+            for one in referrers(place.source, place.source_repository, job.digest, follows):
                 if self._stopped.is_set():
                     return
                 self._bring_along(place, one)

@@ -2,7 +2,7 @@
 other. Found by the registry's referrers (OCI distribution specification 1.1) and by the tags that cosign gives."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ecr_relay.images import subject_tags
@@ -18,9 +18,12 @@ class Referrer:
     tag: str | None = None
 
 
-def referrers(source: Registry, repository: str, digest: str) -> Iterator[Referrer]:
-    """Each once, the subject before what refers to it. Raises CopyError where the registry does not answer."""
-    subjects = deque((digest, *source.children(repository, digest)))
+def referrers(source: Registry, repository: str, digest: str, follows: Callable[[str], bool]) -> Iterator[Referrer]:
+    """Each once, the subject before what refers to it. Raises CopyError where the registry does not answer.
+
+    `follows` says of the image, and of each of its children, whether what refers to it is wanted.
+    """
+    subjects = deque(filter(follows, (digest, *source.children(repository, digest))))
     known = set(subjects)
     while subjects:
         subject = subjects.popleft()

@@ -1,17 +1,21 @@
 """One repository at one destination: both listings, and what follows from them."""
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
-from ecr_relay import plan
+from ecr_relay import plan, rules
 from ecr_relay.config import OciSource
 from ecr_relay.converge import Place
-from ecr_relay.errors import Missing
+from ecr_relay.errors import CopyError, Missing
 from ecr_relay.images import Listed
 from ecr_relay.ledger.lookups import Lookups
 from ecr_relay.plan import Wanted
 from ecr_relay.relay import Relay
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +38,7 @@ class Comparison:
 def compare(relay: Relay, place: Place) -> Comparison:
     """Raises CopyError where a registry does not answer. A repository that is missing at either side is empty."""
     as_of = relay.ledger.clock()
-    there: list[Listed] = []
-    with suppress(Missing):  # it will be created by the copier, with the first image
-        there = list(place.destination.images(place.destination_repository))
-    try:
-        source = list(place.source.images(place.source_repository, details=True))
-    except Missing:  # deleted since the repositories were listed
-        return Comparison(as_of)
-    if isinstance(relay.config.source, OciSource):
-        source += _referrers(place, source, there)
-    digests = {one.digest for one in there}
-    entries = list(plan.wanted(relay.config, place.settings, place.source_repository, source, digests))
+    source, there, entries = listed(relay, place, whole=False)
     selected = sum(not entry.referrer for entry in entries)
     comparison = Comparison(as_of, selected, source, there)
     wanted = _alone(plan.missing(entries, there), there)
@@ -57,6 +51,34 @@ def compare(relay: Relay, place: Place) -> Comparison:
             kind = comparison.evicted
         kind.append(one)
     return comparison
+
+
+def listed(relay: Relay, place: Place, *, whole: bool) -> tuple[list[Listed], list[Listed], list[Wanted]]:
+    """All that the source has, all that the destination has, and what is wanted there, equal or not.
+
+    Raises CopyError as `compare`; with `whole` also where it is only what refers to images that cannot be listed, for
+    which otherwise no image is to wait.
+    """
+    repository = place.source_repository
+    there: list[Listed] = []
+    with suppress(Missing):  # it will be created by the copier, with the first image
+        there = list(place.destination.images(place.destination_repository))
+    # Which tags are gone a listing tells that is complete.
+    tags = None if relay.config.deletes_at(place.settings) else partial(rules.matters, relay.config, repository)
+    try:
+        source = list(place.source.images(repository, details=True, tags=tags))
+    except Missing:  # deleted since the repositories were listed
+        return [], [], []
+    if isinstance(relay.config.source, OciSource) and rules.referring(relay.config, repository):
+        try:
+            source += _referrers(place, source, there)
+        except CopyError as error:
+            if whole:
+                raise
+            facts = {"repository": repository, "destination": place.settings.name}
+            _log.warning("referrers not listed", extra=facts | {"class": type(error).__name__, "error": str(error)})
+    digests = {one.digest for one in there}
+    return source, there, list(plan.wanted(relay.config, place.settings, repository, source, digests))
 
 
 def _alone(wanted: Iterable[Wanted], there: list[Listed]) -> list[Wanted]:
@@ -76,12 +98,14 @@ def leave(relay: Relay, place: Place, evicted: list[Wanted]) -> None:
             relay.ledger.digests.forget(record)
 
 
-def _referrers(place: Place, source: list[Listed], there: list[Listed]) -> Iterator[Listed]:
+def _referrers(place: Place, source: list[Listed], there: list[Listed]) -> list[Listed]:
     """What its tags do not show: what refers to images that are at the destination; to others, the copier looks."""
     digests = {one.digest for one in there}
-    for digest in dict.fromkeys(one.digest for one in source if one.digest in digests):
-        for referrer in place.source.referrers(place.source_repository, digest):
-            yield Listed(None, referrer, subject=digest)
+    return [
+        Listed(None, referrer, subject=digest)
+        for digest in dict.fromkeys(one.digest for one in source if one.digest in digests)
+        for referrer in place.source.referrers(place.source_repository, digest)
+    ]
 
 
 def _evicted(relay: Relay, place: Place, wanted: list[Wanted], there: list[Listed]) -> set[str]:

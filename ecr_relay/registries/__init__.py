@@ -1,6 +1,6 @@
 """What the relay asks of a registry, whatever its kind: `ecr` by its API, `oci` by the distribution protocol."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -59,11 +59,20 @@ class Registry(Protocol):
         Cosign's tags (`sha256-….sig`) are no referrers of this kind: `resolve` finds them.
         """
 
+    def lines(self, repository: str, digest: str) -> tuple[Listed, ...]:
+        """What `images` with details says of one digest: its tags, and what it refers to; none if it is not there, or
+        if the registry cannot be asked by digest."""
+
     def repositories(self) -> Iterator[str]:
         """All repositories, in the registry's own order."""
 
-    def images(self, repository: str, *, details: bool = False) -> Iterable[Listed]:
-        """A line for each tag and for each image without one, a page at a time. Missing if no repository."""
+    def images(
+        self, repository: str, *, details: bool = False, tags: Callable[[str], bool] | None = None
+    ) -> Iterable[Listed]:
+        """A line for each tag and for each image without one, a page at a time. Missing if no repository.
+
+        `tags` are those that matter: a registry that must be asked about each may leave out the others.
+        """
 
 
 class Writable(Registry, Protocol):

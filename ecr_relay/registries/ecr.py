@@ -4,7 +4,7 @@ import base64
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,12 @@ from ecr_relay.registries.repositories import Repositories, differences, is_immu
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr.client import ECRClient
-    from mypy_boto3_ecr.type_defs import ImageIdentifierTypeDef, ImageTypeDef, ListImageReferrersRequestTypeDef
+    from mypy_boto3_ecr.type_defs import (
+        ImageDetailTypeDef,
+        ImageIdentifierTypeDef,
+        ImageTypeDef,
+        ListImageReferrersRequestTypeDef,
+    )
 
 HOURS_LEFT: Final = timedelta(hours=6)
 """What a login has left at the least when a copy gets it: half of what ECR gives (12 hours, ECR API reference)."""
@@ -139,6 +144,16 @@ class Ecr:
         listed = self.resolve(repository, digest.replace(":", "-"))
         return self.children(repository, listed) if listed else ()
 
+    def lines(self, repository: str, digest: str) -> tuple[Listed, ...]:
+        try:
+            with translated(self._doing("DescribeImages", f"{repository}@{digest}")):
+                answer = self._client.describe_images(
+                    registryId=self._id, repositoryName=repository, imageIds=[{"imageDigest": digest}]
+                )
+        except Missing:
+            return ()
+        return tuple(_lines(answer["imageDetails"]))
+
     def _image(
         self, repository: str, image_id: "ImageIdentifierTypeDef", *, archived: bool = False
     ) -> "ImageTypeDef | None":
@@ -173,7 +188,13 @@ class Ecr:
             for page in pages:
                 yield from (repository["repositoryName"] for repository in page["repositories"])
 
-    def images(self, repository: str, *, details: bool = False) -> Iterator[Listed]:
+    def images(
+        self,
+        repository: str,
+        *,
+        details: bool = False,
+        tags: Callable[[str], bool] | None = None,  # noqa: ARG002 - they cost nothing
+    ) -> Iterator[Listed]:
         """Of any status: an archived image is there, though `has` says that it cannot be pulled."""
         if details:
             yield from self._described_images(repository)
@@ -197,10 +218,7 @@ class Ecr:
                 PaginationConfig={"PageSize": 1000},
             )
             for page in pages:
-                for image in page["imageDetails"]:
-                    subject, pushed_at = image.get("subjectManifestDigest"), image.get("imagePushedAt")
-                    for tag in image.get("imageTags") or (None,):
-                        yield Listed(tag, image["imageDigest"], subject, pushed_at, image.get("imageSizeInBytes"))
+                yield from _lines(page["imageDetails"])
 
     def ensure_repository(self, repository: str, settings: NewRepository) -> None:
         self._repositories.ensure(repository, settings)
@@ -261,3 +279,11 @@ class Ecr:
                 raise Permanent(f"{what}: {kind}: {reason}")
             if kind != "ImageNotFound":
                 raise Transient(f"{what}: {kind}: {reason}")
+
+
+def _lines(images: "Iterable[ImageDetailTypeDef]") -> Iterator[Listed]:
+    for image in images:
+        subject, pushed_at = image.get("subjectManifestDigest"), image.get("imagePushedAt")
+        size, archived = image.get("imageSizeInBytes"), image.get("imageStatus", "ACTIVE") != "ACTIVE"
+        for tag in image.get("imageTags") or (None,):
+            yield Listed(tag, image["imageDigest"], subject, pushed_at, size, archived)

@@ -5,7 +5,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -108,6 +108,10 @@ class Oci:
             found += children(answer.data)
         return tuple(found)
 
+    def lines(self, repository: str, digest: str) -> tuple[Listed, ...]:  # noqa: ARG002 - the protocol's
+        """None: the distribution protocol finds no tag by its digest."""
+        return ()
+
     def _digest(self, repository: str, reference: str) -> str | None:
         path = f"/v2/{self._path(repository)}/manifests/{reference}"
         # A HEAD is no pull to Docker Hub's limit.
@@ -149,12 +153,18 @@ class Oci:
         except (Missing, RegistryDown) as error:
             raise Permanent(f"{error}; name the repositories in the rules, without globs") from error
 
-    def images(self, repository: str, *, details: bool = False) -> Iterator[Listed]:  # noqa: ARG002 - the protocol's
-        """Images with a tag: the protocol lists no others, and has no details. One HEAD a tag."""
+    def images(
+        self,
+        repository: str,
+        *,
+        details: bool = False,  # noqa: ARG002 - the protocol has none
+        tags: Callable[[str], bool] | None = None,
+    ) -> Iterator[Listed]:
+        """Images with a tag: the protocol lists no others. One HEAD for each that matters."""
         name = self._path(repository)
         what = f"the tags of {repository} in {self._host}"
         for page in self._pages(f"/v2/{name}/tags/list?n={_PAGE}", _scope(name), what):
-            for tag in page.get("tags") or ():
+            for tag in filter(tags, page.get("tags") or ()):
                 if digest := self.resolve(repository, tag):  # None: deleted in between
                     yield Listed(tag, digest)
 

@@ -3,7 +3,7 @@ without its children. `tests/integration/test_registries.py` runs the same contr
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -33,6 +33,8 @@ class FakeRegistry:
     calls: list[str] = field(default_factory=list)
     pushed_at: dict[str, datetime] = field(default_factory=dict)
     """By digest, of which a listing with details tells."""
+    archived: set[str] = field(default_factory=set)
+    """Digests of which a listing with details says that they are."""
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -113,20 +115,28 @@ class FakeRegistry:
         manifests = self.content.get(repository, Repository()).manifests
         return tuple(name for name, manifest in manifests.items() if subject_of(manifest) == digest)
 
+    def lines(self, repository: str, digest: str) -> tuple[Listed, ...]:
+        return tuple(one for one in self.images(repository, details=True) if one.digest == digest)
+
     def repositories(self) -> Iterator[str]:
         self._called("repositories")
         yield from self.content
 
-    def images(self, repository: str, *, details: bool = False) -> Iterator[Listed]:
+    def images(
+        self, repository: str, *, details: bool = False, tags: Callable[[str], bool] | None = None
+    ) -> Iterator[Listed]:
         self._called("images")
         if repository not in self.content:
             raise Missing(f"the repository '{repository}' does not exist")
         place = self.content[repository]
         tagless = ((None, digest) for digest in place.manifests if digest not in place.tags.values())
         for tag, digest in (*place.tags.items(), *tagless):
+            if tags is not None and tag is not None and not tags(tag):
+                continue
             if details:
                 text = place.manifests.get(digest, "{}")
-                yield Listed(tag, digest, subject_of(text), self.pushed_at.get(digest), len(text))
+                pushed_at, archived = self.pushed_at.get(digest), digest in self.archived
+                yield Listed(tag, digest, subject_of(text), pushed_at, len(text), archived)
             else:
                 yield Listed(tag, digest)
 
@@ -154,8 +164,3 @@ class FakeRegistry:
         if place.settings.immutable_tags and place.tags.get(tag, digest) != digest:
             raise TagTaken(f"the image tag '{tag}' already exists in '{repository}' and cannot be overwritten")
         place.tags[tag] = digest
-
-
-def _subject(manifest: str) -> str | None:
-    subject: str | None = json.loads(manifest).get("subject", {}).get("digest")
-    return subject

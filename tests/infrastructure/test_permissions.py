@@ -73,6 +73,7 @@ def test_of_the_consumer(existing: Synthesized) -> None:
         "ecs:TagResource": {f"{task} if {{'StringEquals': {{'ecs:CreateAction': 'RunTask'}}}}"},
         "iam:PassRole": {f"{role} if {to_tasks}" for role in roles},
         "ecr:BatchGetImage": {SOURCE, MIRROR},
+        "ecr:DescribeImages": {SOURCE},
         "ecr:PutImage": {MIRROR},
     }
 
@@ -104,6 +105,7 @@ def test_of_the_copiers_task(existing: Synthesized) -> None:
     assert granted(existing, "CopierTaskRole") == common(existing) | {
         f"ecr:{action}": {SOURCE, MIRROR} for action in both
     } | {f"ecr:{action}": {MIRROR} for action in only_destination} | {
+        "ecr:DescribeImages": {SOURCE},
         "ecr:GetAuthorizationToken": {"*"},
     }
 

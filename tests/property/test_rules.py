@@ -1,8 +1,10 @@
 """Rules and plans: whatever is configured and listed, they agree with each other."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from typing import cast
 
 import nodesemver
 import pytest
@@ -10,9 +12,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ecr_relay import globs, rules, versions
-from ecr_relay.config import RelayConfig, Rule
+from ecr_relay.config import Destination, RelayConfig, Rule
 from ecr_relay.images import Listed, subject_of_tag
-from ecr_relay.plan import Wanted, difference, wanted
+from ecr_relay.ledger import Ledger
+from ecr_relay.plan import Wanted, missing, wanted
+from ecr_relay.relay import Relay
+from tests.fakes.registry import FakeRegistry
 
 ACCOUNT = "111111111111"
 REPOSITORIES = ("team/app", "team/web", "base")
@@ -91,6 +96,23 @@ def children(of: str) -> Iterable[str]:
     return [digest(number + 6)] if number in {0, 2} else []
 
 
+@dataclass
+class Told(FakeRegistry):
+    """It has what it is told to list."""
+
+    source: tuple[Listed, ...] = ()
+
+    def lines(self, repository: str, digest: str) -> tuple[Listed, ...]:
+        return tuple(one for one in self.source if one.digest == digest)
+
+
+def a_relay(config: RelayConfig, source: tuple[Listed, ...]) -> Relay:
+    """One that finds this listing at its source, digest by digest."""
+    relay = Relay(config, cast("Ledger", None))
+    relay.source = Told(source=source)
+    return relay
+
+
 def applied(
     config: RelayConfig, name: str, repository: str, source: Iterable[Listed], there: set[Listed], plan: list[Wanted]
 ) -> set[Listed]:
@@ -98,7 +120,8 @@ def applied(
     images = tuple(source)
     tags = {one.tag: one.digest for one in there if one.tag is not None}
     digests = {one.digest for one in there}
-    follows = any(one.destination.name == name for one in rules.referring(config, repository))
+    relay = a_relay(config, images)
+    destination = config.destination(name)
 
     def copy(what: str) -> None:
         if what in digests:
@@ -106,6 +129,7 @@ def applied(
         digests.add(what)
         for child in children(what):
             copy(child)
+        follows = relay.following(destination, repository, what)
         for one in images if follows else ():
             if one.refers_to == what:
                 copy(one.digest)
@@ -127,9 +151,13 @@ def test_an_applied_plan_leaves_nothing_to_do(
     for destination in config.destinations:
         there = {Listed(one.tag, one.digest) for one in source if data.draw(st.booleans())}
         there |= {Listed("latest", digest(99))} if data.draw(st.booleans()) else set()
-        plan = list(difference(config, destination, repository, source, there))
-        after = applied(config, destination.name, repository, source, there, plan)
-        assert [one for one in difference(config, destination, repository, source, after) if one.mode == "copy"] == []
+
+        def plan(there: set[Listed], destination: Destination = destination) -> list[Wanted]:
+            digests = {one.digest for one in there}
+            return list(missing(wanted(config, destination, repository, source, digests), there))
+
+        after = applied(config, destination.name, repository, source, there, plan(there))
+        assert [one for one in plan(after) if one.mode == "copy"] == []
 
 
 @given(configs, st.sampled_from(REPOSITORIES), listings())
@@ -152,6 +180,27 @@ def test_an_event_and_the_reconcile_select_the_same(
         for one in rules.selections(config, repository, image.tag)
     }
     assert listed == pushed
+
+
+@given(configs, st.sampled_from(REPOSITORIES), listings())
+def test_an_event_and_the_reconcile_agree_about_what_refers_to_what_is_there(
+    config: RelayConfig, repository: str, source: tuple[Listed, ...]
+) -> None:
+    config = config.model_copy(
+        update={"rules": tuple(rule.model_copy(update={"newest": None}) for rule in config.rules)}
+    )
+    relay, digests = a_relay(config, source), {one.digest for one in source}
+    for destination in config.destinations:
+        entries = list(wanted(config, destination, repository, source, digests))
+        listed = {(entry.tag, entry.digest, entry.mode) for entry in entries if entry.referrer}
+        alone = {entry.digest for entry in entries if not entry.referrer}
+        pushed = set()
+        for image in source:
+            tag = image.tag if image.tag is not None and subject_of_tag(image.tag) else None
+            if image.refers_to in digests and (tag is not None or image.digest not in alone):
+                how = relay.following(destination, repository, image.refers_to or "")
+                pushed |= {(tag, image.digest, how.rule.mode)} if how else set()
+        assert listed == pushed
 
 
 @given(configs, st.sampled_from(REPOSITORIES), listings())

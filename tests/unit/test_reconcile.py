@@ -1,11 +1,16 @@
 """The reconcile: what it finds, what it enqueues, and how it goes on."""
 
+import json
+from typing import Any
+
 import pytest
 
-from ecr_relay.errors import RegistryDown, Transient
+from ecr_relay.config import RelayConfig
+from ecr_relay.errors import Permanent, RegistryDown, Transient
+from ecr_relay.images import Listed
 from ecr_relay.ledger import Target
 from ecr_relay.reconcile import Reconciler, Request
-from tests.unit.conftest import ACCOUNT, REGION, World
+from tests.unit.conftest import ACCOUNT, CONFIG, REGION, World
 
 SOURCE = f"{ACCOUNT}.{REGION}"
 
@@ -28,6 +33,73 @@ def test_what_is_missing_is_enqueued_and_what_is_equal_is_not(world: World) -> N
     assert [(envelope.tag, envelope.digest) for envelope in world.queue.sent] == [("2.0", other)]
     assert world.queue.sent[0].lane == "reconcile"
     assert digest != other
+
+
+def test_what_is_archived_at_the_source_is_not_enqueued_day_after_day(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.push("team/app", "two", "2.0")
+    world.source.archived = {world.source.content["team/app"].tags["2.0"]}
+    world.consume(world.delivery(event))
+    answer = world.reconcile()
+    assert (answer.counts["images"], answer.counts["enqueued"]) == (1, 0)
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+
+
+OCI: dict[str, Any] = {
+    **CONFIG,
+    "source": {"type": "oci", "host": "registry.test"},
+    "rules": [{"repositories": ["team/app"]}],
+}
+
+
+def polling(**rule: Any) -> World:
+    """A relay whose source is polled, and tells of referrers only who asks for those of one image."""
+    [usual] = OCI["rules"]
+    world = World(RelayConfig.model_validate_json(json.dumps({**OCI, "rules": [usual | rule]})))
+    world.source.push("team/app", "one", "1.0")
+    heal(world)
+    world.source.push("team/app", "two", "2.0")
+    return world
+
+
+def test_referrers_that_cannot_be_listed_hold_up_no_image(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise Permanent("403 Forbidden")
+
+    world = polling()
+    monkeypatch.setattr(world.source, "referrers", refused)
+    assert world.reconcile().counts["failures"] == 0
+    assert [envelope.tag for envelope in world.queue.sent] == ["2.0"]
+    assert "referrers not listed" in caplog.messages
+
+
+def test_referrers_that_nobody_wants_are_not_asked_for() -> None:
+    world = polling(referrers=False)
+    world.source.calls.clear()
+    world.reconcile()
+    assert "referrers" not in world.source.calls
+
+
+@pytest.mark.parametrize("deletes", ["ignore", "propagate"])
+def test_a_tag_that_no_rule_selects_is_asked_for_only_where_its_absence_would_count(
+    deletes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = polling(tags=["1.*"], deletes=deletes)
+    image = world.source.content["team/app"].tags["1.0"]
+    listed: list[Listed] = []
+    world.source.push("team/app", "signature", image.replace(":", "-") + ".sig")
+    images = world.source.images
+
+    def noted(*arguments: Any, **options: Any) -> list[Listed]:
+        listed.extend(images(*arguments, **options))
+        return listed
+
+    monkeypatch.setattr(world.source, "images", noted)
+    world.reconcile()
+    named = {one.tag for one in listed} - {None}
+    assert named == {"1.0", image.replace(":", "-") + ".sig", *(["2.0"] if deletes == "propagate" else [])}
 
 
 def test_an_image_deleted_at_the_destination_is_copied_again(world: World) -> None:

@@ -17,8 +17,10 @@ HERE = 1_800_000_000_000
 """When the world's clock begins; its events are as old."""
 
 
-def a_world(**rule: Any) -> World:
-    return World(RelayConfig.model_validate_json(json.dumps({**CONFIG, "rules": [rule]})))
+def a_world(*rules: dict[str, Any], **rule: Any) -> World:
+    """By these rules, and one more of these keys."""
+    each = [*rules, *([rule] if rule or not rules else [])]
+    return World(RelayConfig.model_validate_json(json.dumps({**CONFIG, "rules": each})))
 
 
 def signature(world: World, subject: str, content: str = "signature") -> tuple[str, str]:
@@ -149,3 +151,55 @@ def test_an_untagged_image_of_no_index_is_copied_in_the_end() -> None:
     world.clock.tick(UNTAGGED_MS / 1000)
     world.consume(world.delivery(world.queue.deferred[0].body()))
     assert digest in world.west.content["team/app"].manifests
+
+
+@pytest.mark.parametrize("kind", [signature, cosign])
+def test_a_signature_is_no_untagged_image(kind: Any) -> None:
+    """It goes where its subject is, whatever a rule says about images without a tag."""
+    world = a_world(tags=["1.*"], untagged=True)
+    digest, _ = world.push("team/app", "one", "dev")
+    _, event = kind(world, digest)
+    world.consume(world.delivery(event))
+    world.clock.tick(SUBJECT_MS / 1000)
+    world.consume(*(world.delivery(envelope.body()) for envelope in world.queue.deferred))
+    assert not world.tasks.started
+    world.reconcile()
+    assert world.queue.sent == []
+
+
+RELEASES = {"tags": ["1.*"]}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("how", [{"referrers": False}, {"mode": "observe"}])
+def test_where_rules_disagree_a_referrer_goes_as_its_own_subject(how: dict[str, Any], first: bool) -> None:
+    """By its event as by the reconcile, and what refers to it in turn, too."""
+    rules = [RELEASES, {"tags": ["dev"], **how}]
+    world = a_world(*(rules if first else reversed(rules)))
+    for tag, wanted in (("1.0", True), ("dev", False)):
+        digest, event = world.push("team/app", tag, tag)
+        world.west.push("team/app", tag)  # by another tool: so it is there though we only observe
+        world.consume(world.delivery(event))
+        signed, late = signature(world, digest, f"signature of {tag}")
+        by_tag, later = cosign(world, digest, f"cosign of {tag}")
+        of_signature, last = signature(world, signed, f"signature of the signature of {tag}")
+        assert world.consume(*(world.delivery(each) for each in (late, later, last))) == []
+        there = world.west.content["team/app"]
+        assert [signed in there.manifests, of_signature in there.manifests, by_tag in there.tags] == [wanted] * 3
+    world.reconcile()
+    assert world.queue.sent == []
+
+
+def test_an_image_whose_rule_leaves_them_behind_brings_none_along() -> None:
+    world = a_world(RELEASES, tags=["dev"], referrers=False)
+    for tag, wanted in (("dev", False), ("1.0", True)):
+        digest = world.source.push("team/app", tag)
+        signed, _ = signature(world, digest, f"signature of {tag}")
+        world.source.push("team/app", tag, tag)
+        world.consume(world.delivery(world.event("team/app", digest, tag)))
+        assert (signed in world.west.content["team/app"].manifests) is wanted
+    # Of several tags the one that does the most decides.
+    digest = world.source.push("team/app", "both", "dev", "1.1")
+    signed, _ = signature(world, digest, "signature of both")
+    world.consume(world.delivery(world.event("team/app", digest, "dev")))
+    assert signed in world.west.content["team/app"].manifests

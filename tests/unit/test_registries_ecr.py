@@ -41,6 +41,7 @@ def digest_of(manifest: str) -> str:
 
 DIGEST = digest_of(MANIFEST)
 OTHER = "sha256:" + "1" * 64
+STATUSES = ("ACTIVE", "ARCHIVED", "ACTIVATING")
 PUSHED = datetime(2026, 1, 2, tzinfo=UTC)
 TYPE = "application/vnd.oci.image.manifest.v1+json"
 
@@ -146,13 +147,26 @@ def test_a_listing_with_details(ecr: Ecr, aws: Stubber) -> None:
     page = {"registryId": ACCOUNT, "repositoryName": "app", "filter": {"imageStatus": "ANY"}, "maxResults": 1000}
     image = {"imageDigest": DIGEST, "imageTags": ["1", "2"], "imagePushedAt": PUSHED, "imageSizeInBytes": 7}
     signature = {"imageDigest": OTHER, "subjectManifestDigest": DIGEST, "imagePushedAt": PUSHED}
+    archived = [{"imageDigest": OTHER, "imageTags": [status], "imageStatus": status} for status in STATUSES]
     aws.add_response("describe_images", {"imageDetails": [image], "nextToken": "more"}, page)
-    aws.add_response("describe_images", {"imageDetails": [signature]}, page | {"nextToken": "more"})
+    aws.add_response("describe_images", {"imageDetails": [signature, *archived]}, page | {"nextToken": "more"})
     assert list(ecr.images("app", details=True)) == [
         Listed("1", DIGEST, None, PUSHED, 7),
         Listed("2", DIGEST, None, PUSHED, 7),
         Listed(None, OTHER, DIGEST, PUSHED),
+        Listed("ACTIVE", OTHER),
+        Listed("ARCHIVED", OTHER, archived=True),
+        Listed("ACTIVATING", OTHER, archived=True),
     ]
+
+
+def test_what_a_listing_would_say_of_one_digest(ecr: Ecr, aws: Stubber) -> None:
+    request = {"registryId": ACCOUNT, "repositoryName": "app", "imageIds": [{"imageDigest": DIGEST}]}
+    image = {"imageDigest": DIGEST, "imageTags": ["1", "2"], "subjectManifestDigest": OTHER}
+    aws.add_response("describe_images", {"imageDetails": [image]}, request)
+    aws.add_client_error("describe_images", "ImageNotFoundException", "The image does not exist")
+    assert ecr.lines("app", DIGEST) == (Listed("1", DIGEST, OTHER), Listed("2", DIGEST, OTHER))
+    assert ecr.lines("app", DIGEST) == ()
 
 
 def test_a_manifest_comes_as_it_is(ecr: Ecr, aws: Stubber) -> None:

@@ -297,6 +297,11 @@ def test_tags_by_pages(link: str, server: Server) -> None:
     assert list(oci(server).images("app")) == [Listed("1", DIGEST), Listed("2", DIGEST)]
 
 
+def test_only_tags_that_matter_cost_a_request(server: Server) -> None:
+    server.expected = [Exchange(TAGS, 200, {}, page("1", "dev")), found()]
+    assert list(oci(server).images("app", tags="1".startswith)) == [Listed("1", DIGEST)]
+
+
 def test_no_tags(server: Server) -> None:
     server.expected = [Exchange(TAGS, 200, {}, page())]
     assert list(oci(server).images("app")) == []

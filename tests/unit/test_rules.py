@@ -1,14 +1,15 @@
 """Rules: globs on repositories and tags, excludes, untagged images, destinations."""
 
 import json
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ecr_relay import rules, versions
-from ecr_relay.config import RelayConfig
+from ecr_relay.config import Destination, RelayConfig
 from ecr_relay.images import Listed
-from ecr_relay.plan import difference
+from ecr_relay.plan import Wanted, missing, wanted
 
 TWO = {
     "source": {"region": "us-east-1", "account": "111111111111"},
@@ -165,6 +166,12 @@ def test_relays_that_face_each_other_come_to_an_end() -> None:
         b |= {there.repository(name) for name in a if not rules.is_ring(there, name)}
         a |= {back.repository(name) for name in b if not rules.is_ring(back, name)}
     assert max(len(name.split("/")) for name in a | b) <= 6
+
+
+def difference(
+    given: RelayConfig, destination: Destination, repository: str, source: Sequence[Listed], there: Sequence[Listed]
+) -> Iterator[Wanted]:
+    return missing(wanted(given, destination, repository, source, {one.digest for one in there}), there)
 
 
 def test_a_plan_says_which_rule_how_big_and_what_is_brought_along() -> None:

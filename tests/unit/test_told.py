@@ -110,6 +110,18 @@ def test_a_retag_has_no_run(heard: Heard) -> None:
     assert (announced.how, announced.tag, announced.run) == ("retagged", "stable", None)
 
 
+def test_a_signature_by_tag_is_announced_as_any_image(heard: Heard) -> None:
+    """No rule selects its tag: it goes where its image is."""
+    world = heard.world
+    digest, event = world.push("team/app", "one", "1.0")
+    heard.consume(world.delivery(event))
+    signature, event = world.push("team/app", "signature", digest.replace(":", "-") + ".sig")
+    world.west.push("team/app", "signature")
+    heard.consume(world.delivery(event))
+    assert heard.counts == {"pushes": 1, "retagged": 1, "arrived@west": 1}
+    assert [(one.how, one.digest) for one in heard.announced] == [("retagged", signature)]
+
+
 def test_a_skip_is_counted_and_announced_to_nobody(heard: Heard) -> None:
     _, event = heard.world.push("team/app", "one", "1.0")
     heard.consume(heard.world.delivery(event))
