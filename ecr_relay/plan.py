@@ -35,18 +35,6 @@ class Wanted:
         return self.subject is not None
 
 
-def difference(
-    config: RelayConfig,
-    destination: Destination,
-    repository: str,
-    source: Iterable[Listed],
-    there: Iterable[Listed],
-) -> Iterator[Wanted]:
-    """What of `source` is wanted at `destination` and not equal `there`; each once, in the order of `wanted`."""
-    there = tuple(there)
-    return missing(wanted(config, destination, repository, source, {one.digest for one in there}), there)
-
-
 def missing(entries: Iterable[Wanted], there: Iterable[Listed]) -> Iterator[Wanted]:
     """Those that are not equal `there`, which is all that the destination has, with every tag."""
     tags: dict[str, str] = {}

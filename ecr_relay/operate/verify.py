@@ -1,18 +1,16 @@
-"""Proof that both sides are equal: both are listed and compared by the rules, as the reconcile does it."""
+"""Proof that both sides are equal: both are listed and compared by the rules, as the reconcile does it, signatures and
+SBOMs included."""
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from pydantic import Field
 
-from ecr_relay import rules
-from ecr_relay.config import Destination
-from ecr_relay.errors import CopyError, Missing
-from ecr_relay.images import Listed
+from ecr_relay.errors import CopyError
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.shapes import Shape
-from ecr_relay.plan import difference
+from ecr_relay.plan import Wanted, missing
+from ecr_relay.reconcile.compare import listed
 
 
 class Difference(Shape):
@@ -54,48 +52,32 @@ def verify(
     Listings are the operator's own calls, with the operator's own credentials. Raises CopyError if the source's
     repositories cannot be listed.
     """
-    config, relay = deployment.config, deployment.relay
+    relay = deployment.relay
     compared = images = 0
     different: list[Difference] = []
     unverified: list[Unverified] = []
-    for name in sorted(relay.source.repositories()):
-        if not rules.concerns(config, name) or (repository is not None and not fnmatchcase(name, repository)):
+    for name in relay.repositories():
+        if repository is not None and not fnmatchcase(name, repository):
             continue
         progress(name)
         compared += 1
-        for destination in config.destinations:
+        for destination in deployment.config.destinations:
             try:
-                listed = _selected(deployment, destination, name)
-                wanted = list(_compare(deployment, destination, name, listed))
-                different += wanted
-                images += len(listed)
+                _, there, wanted = listed(relay, relay.place(destination, name), whole=True)
             except CopyError as error:
                 failure = f"{type(error).__name__}: {error}"
                 unverified.append(Unverified(destination=destination.name, repository=name, error=failure))
+                continue
+            images += sum(not entry.referrer for entry in wanted)
+            different += (_difference(entry) for entry in missing(wanted, there))
     return Verified(repositories=compared, images=images, different=different, unverified=unverified)
 
 
-def _selected(deployment: Deployment, destination: Destination, repository: str) -> list[Listed]:
-    with suppress(Missing):  # deleted since the repositories were listed
-        return [
-            each
-            for each in deployment.relay.source.images(repository, details=True)
-            if destination in rules.destinations(deployment.config, repository, each.tag)
-        ]
-    return []
-
-
-def _compare(
-    deployment: Deployment, destination: Destination, repository: str, listed: list[Listed]
-) -> Iterator[Difference]:
-    there: list[Listed] = []
-    with suppress(Missing):
-        there = list(deployment.relay.destination(destination).images(destination.repository(repository)))
-    for wanted in difference(deployment.config, destination, repository, listed, there):
-        yield Difference(
-            destination=wanted.destination,
-            repository=wanted.repository,
-            tag=wanted.tag,
-            digest=wanted.digest,
-            there=wanted.there,
-        )
+def _difference(wanted: Wanted) -> Difference:
+    return Difference(
+        destination=wanted.destination,
+        repository=wanted.repository,
+        tag=wanted.tag,
+        digest=wanted.digest,
+        there=wanted.there,
+    )

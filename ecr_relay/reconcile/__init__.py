@@ -14,7 +14,6 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ecr_relay import rules
 from ecr_relay.config import NewRepository
 from ecr_relay.converge import Place
 from ecr_relay.errors import CopyError
@@ -153,16 +152,12 @@ class Reconciler:
         )
 
     def _repositories(self, only: tuple[str, ...], after: str) -> list[str]:
-        """Sorted, so that the cursor is a name. Those that the rules name, or all that the source has."""
-        config = self._relay.config
-        named = rules.named(config)
-        return sorted(
+        """Sorted, so that the cursor is a name."""
+        return [
             name
-            for name in (self._relay.source.repositories() if named is None else named)
-            if name > after
-            and rules.concerns(config, name)
-            and (not only or any(fnmatchcase(name, glob) for glob in only))
-        )
+            for name in self._relay.repositories()
+            if name > after and (not only or any(fnmatchcase(name, glob) for glob in only))
+        ]
 
     def _dry_run(self, request: Request) -> Answer:
         counts = dict.fromkeys(COUNTS, 0)

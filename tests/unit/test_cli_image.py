@@ -242,6 +242,32 @@ def test_verify_proves_that_both_sides_are_equal(office: Office) -> None:
     assert office.json("verify", "--repository", "other")["repositories"] == 0
 
 
+def test_verify_misses_no_signature(office: Office) -> None:
+    digest = copied(office)
+    signed = office.world.source.push("team/app", "signature", subject=digest)
+    tag = digest.replace(":", "-") + ".sig"
+    by_tag = office.world.source.push("team/app", "cosign", tag)
+    answer = office.json("verify", status=1)
+    assert answer["images"] == 1
+    assert {(each["tag"], each["digest"]) for each in answer["different"]} == {(None, signed), (tag, by_tag)}
+
+
+def test_verify_asks_no_source_for_repositories_that_the_rules_name(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most registries that are no ECR cannot be asked."""
+
+    def refused() -> None:
+        raise Permanent("_catalog: 401 Unauthorized")
+
+    copied(office)
+    monkeypatch.setattr(office.world.source, "repositories", refused)
+    assert office.run("verify").exit_code == 1
+    named = json.loads(office.world.config.to_parameter()) | {"rules": [{"repositories": ["team/app"]}]}
+    office.ssm.put_parameter(Name="/relay/config", Value=json.dumps(named), Overwrite=True)
+    assert office.json("verify")["repositories"] == 1
+
+
 def test_what_cannot_be_compared_is_not_proved(office: Office) -> None:
     copied(office)
     office.world.west.fail = [Transient("throttled")]
