@@ -1,7 +1,7 @@
 """From a registry's configuration to a client for it: by the program's own role, a role to assume, or a key pair.
 
-Nothing is asked for before the first call that needs it; then it is kept, and renewed before it ends. What is refused
-here is refused for every image, so it is RegistryDown, out of the call that needed it.
+Nothing is asked for before the first call that needs it; then it is kept, and renewed before it ends, or when it is
+refused. What is refused then is refused for every image, so it is RegistryDown, out of the call that needed it.
 """
 
 import json
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import boto3
 import botocore.session
@@ -39,10 +39,17 @@ SECRET_AGE: Final = timedelta(minutes=15)
 """How long a key pair or a login is used before the secret is read again, so that a rotated one is picked up."""
 
 REFUSED_AGE: Final = timedelta(seconds=10)
-"""A login that is refused is read anew, unless it has been just now: one that is wrong is no reason to ask all day."""
+"""What is refused is read anew, unless it has been just now: one that is wrong is no reason to ask all day."""
 
 # botocore renews what ends within 15 minutes (RefreshableCredentials), so this much is added to the age.
 _RENEWED_BEFORE: Final = timedelta(minutes=15)
+# Of who signs a request, not of what it asks (common error types of AWS's APIs).
+_REFUSED: Final = {
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "UnrecognizedClientException",
+}
 _KEYS: Final = ("access_key_id", "secret_access_key")
 
 Metadata = Mapping[str, str | None]
@@ -74,25 +81,52 @@ def registry(registry: config.EcrRegistry | config.OciSource, session: boto3.Ses
 
 def _become(own: boto3.Session, credentials: config.Credentials, region: str) -> boto3.Session:
     if credentials.role_arn:
-        refresh = _role(own, credentials.role_arn, credentials.external_id, region)
+        fetch = _role(own, credentials.role_arn, credentials.external_id, region)
     else:
-        refresh = _key_pair(own, credentials.secret_arn or "")
+        fetch = _key_pair(own, credentials.secret_arn or "")
     # What it logs with a traceback we raise as a sentence.
     logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
     session = botocore.session.Session()
-    session.register_component("credential_provider", CredentialResolver([_Provider(refresh)]))
+    fetched = _Fetched(fetch)
+    session.register_component("credential_provider", CredentialResolver([_Provider(fetched)]))
+    session.register("needs-retry.ecr", fetched.once_more)  # type: ignore[arg-type] # the stubs know no answer
     return boto3.Session(botocore_session=session)
+
+
+class _Fetched(DeferredRefreshableCredentials):
+    """Fetched when they are needed first, and again when they are old or have been refused."""
+
+    def __init__(self, fetch: Callable[[], Metadata]) -> None:
+        super().__init__(self._fetch_now, _Provider.METHOD)
+        self._fetch = fetch
+        self._fetched_at = 0.0
+        self._refused = False
+
+    def refresh_needed(self, refresh_in: int | None = None) -> bool:
+        return self._refused or super().refresh_needed(refresh_in)
+
+    def _fetch_now(self) -> Metadata:
+        self._fetched_at, self._refused = time.monotonic(), False
+        return self._fetch()
+
+    def once_more(self, response: tuple[object, dict[str, Any]] | None, attempts: int, **_: object) -> float | None:
+        """botocore's `needs-retry`: seconds to wait before a call is signed and sent again, None if it is not."""
+        if response is None or attempts > 1 or response[1].get("Error", {}).get("Code") not in _REFUSED:
+            return None
+        if time.monotonic() - self._fetched_at > REFUSED_AGE.total_seconds():
+            self._refused = True
+        return 0.0
 
 
 class _Provider(CredentialProvider):
     METHOD = "ecr-relay"
 
-    def __init__(self, refresh: Callable[[], Metadata]) -> None:
+    def __init__(self, fetched: _Fetched) -> None:
         super().__init__()
-        self._refresh = refresh
+        self._fetched = fetched
 
-    def load(self) -> DeferredRefreshableCredentials:
-        return DeferredRefreshableCredentials(self._refresh, self.METHOD)
+    def load(self) -> _Fetched:
+        return self._fetched
 
 
 def _role(own: boto3.Session, arn: str, external_id: str | None, region: str) -> Callable[[], Metadata]:

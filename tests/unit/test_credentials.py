@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import botocore.session
 import pytest
-from botocore.awsrequest import AWSPreparedRequest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
@@ -121,6 +123,52 @@ def test_a_rotated_key_pair_is_picked_up(watched: Watched, monkeypatch: pytest.M
     rotated = json.dumps({"access_key_id": "AKIANEW", "secret_access_key": "new"})
     boto3.client("secretsmanager", region_name="us-west-2").put_secret_value(SecretId=SECRET, SecretString=rotated)
     assert key_of(ecr) == "AKIANEW"
+
+
+def refusing(ecr: Ecr, key: str) -> list[str]:
+    """From now on ECR refuses that key; the keys that it is asked with."""
+    keys: list[str] = []
+
+    def answer(request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        authorization = request.headers["Authorization"]
+        text = authorization.decode() if isinstance(authorization, bytes) else str(authorization)
+        keys.append(text.partition("Credential=")[2].partition("/")[0])
+        if keys[-1] != key:
+            return None
+        body = b'{"__type": "UnrecognizedClientException", "message": "The security token is invalid."}'
+        return AWSResponse(request.url, 400, HTTPHeaders(), SimpleNamespace(stream=lambda: iter([body])))
+
+    events: Any = ecr._client.meta.events
+    events.register_first("before-send.ecr", answer)
+    return keys
+
+
+def test_a_key_pair_that_is_refused_is_read_anew_and_the_call_repeated(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecr = watched.registry(
+        credentials=Credentials(secret_arn=secret({"access_key_id": "AKIAOLD", "secret_access_key": "old"}))
+    )
+    ecr.login()
+    keys = refusing(ecr, "AKIAOLD")
+    rotate({"access_key_id": "AKIANEW", "secret_access_key": "new"})
+    with pytest.raises(RegistryDown, match="UnrecognizedClientException"):  # it was read just now
+        ecr.resolve("app", "1")
+    monkeypatch.setattr(credentials, "REFUSED_AGE", timedelta(0))
+    assert ecr.resolve("app", "1") is None
+    assert keys == ["AKIAOLD", "AKIAOLD", "AKIAOLD", "AKIANEW"]
+    assert len(watched.sent) == 2
+
+
+def test_a_key_pair_that_stays_refused_is_tried_twice(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "REFUSED_AGE", timedelta(0))
+    ecr = watched.registry(
+        credentials=Credentials(secret_arn=secret({"access_key_id": "AKIAOLD", "secret_access_key": "old"}))
+    )
+    keys = refusing(ecr, "AKIAOLD")
+    with pytest.raises(RegistryDown, match="UnrecognizedClientException"):
+        ecr.has("app", "sha256:" + "0" * 64)
+    assert keys == ["AKIAOLD", "AKIAOLD"]
 
 
 @pytest.mark.parametrize(
