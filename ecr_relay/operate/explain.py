@@ -179,5 +179,5 @@ def _held(deployment: Deployment, destination: str) -> str | None:
         return f"it waits: {destination} is paused since {when}; `ecr-relay resume --destination {destination}`"
     breaker = deployment.ledger.notes.breaker(destination)
     if breaker is not None:
-        return f"it waits, and tries again by itself: the destination refuses everything: {breaker.reason}"
+        return f"it waits, and tries again by itself: a registry refuses everything: {breaker.reason}"
     return None

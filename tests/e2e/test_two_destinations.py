@@ -108,17 +108,18 @@ def test_what_is_signed_later_follows_by_its_own_events(cloud: LocalCloud, tmp_p
     sbom, sbom_raw = referrer(image, artifact, "application/spdx+json")
     signature, signature_raw = referrer(sbom, artifact, "application/vnd.dev.cosign.artifact.sig.v1+json")
     of_child, of_child_raw = referrer(image.children[0], artifact, "application/spdx+json")
-    tag = image.digest.replace(":", "-") + ".sig"
+    tags = [image.digest.replace(":", "-") + suffix for suffix in (".sig", ".sbom")]
     for digest, raw in ((sbom, sbom_raw), (signature, signature_raw), (of_child, of_child_raw)):
         put(cloud, "shop/signed", digest, raw, images.OCI_MANIFEST)
-    push(cloud, artifact, f"shop/signed:{tag}")
+    for tag in tags:
+        push(cloud, artifact, f"shop/signed:{tag}")
     arrive_at_both(
         cloud,
         {
             ("shop/signed", sbom): sbom_raw,
             ("shop/signed", signature): signature_raw,
             ("shop/signed", of_child): of_child_raw,
-            ("shop/signed", tag): artifact.manifest,
+            **{("shop/signed", tag): artifact.manifest for tag in tags},
         },
     )
     for name, host in cloud.endpoints.destination_registries.items():
