@@ -78,9 +78,9 @@ def most(ways: Iterable[Selection]) -> Selection | None:
 
 
 def are_of_one_mind(config: RelayConfig, destination: Destination, repository: str) -> bool:
-    """Whether what refers to an image goes to `destination` in one way, whatever the image's tags are."""
+    """Whether what refers to an image goes to `destination`, and from it, in one way, whatever the image's tags are."""
     minds = {
-        (rule.mode, rule.referrers)
+        (rule.mode, rule.referrers, rule.deletes)
         for rule in config.rules
         if _is_for(rule, destination) and _wants_repository(rule, repository)
     }

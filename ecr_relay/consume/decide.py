@@ -83,7 +83,8 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """To be copied: the envelope, its digest being the source's now; the record as it was seen."""
+    """To be copied: the envelope, its digest being the source's now; the record as it was seen; what it refers to, if
+    it is a referrer."""
 
     delivery: Delivery
     envelope: Envelope
@@ -91,6 +92,7 @@ class Copy:
     max_tasks: int
     record: DigestRecord
     seen_at: int
+    subject: str | None
 
 
 UNTAGGED_MS: Final = 120_000
@@ -298,7 +300,9 @@ class Decider:
             return Wait(envelope, f"interrupted {record.interruptions} times in a row: {record.error}")
         if envelope.redriven(delivery.sent_at):
             record = record.for_message(delivery.sent_at)
-        return Copy(delivery, envelope, destination, self._relay.config.max_tasks(destination), record, seen_at)
+        subject = self._subject(envelope.repository, envelope.tag, envelope.digest)
+        max_tasks = self._relay.config.max_tasks(destination)
+        return Copy(delivery, envelope, destination, max_tasks, record, seen_at, subject)
 
 
 def _observed(envelope: Envelope, place: Place) -> Done:

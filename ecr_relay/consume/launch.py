@@ -85,7 +85,8 @@ def _claim(ledger: Ledger, run_id: str, copies: Sequence[Copy]) -> tuple[list[Jo
     for (repository, digest), group in groups.items():
         first_seen = min(copy.envelope.first_seen for copy in group)
         heals = all(copy.envelope.lane == "reconcile" for copy in group)
-        claimed = ledger.digests.claim(group[0].record, run_id, first_seen, heals=heals)
+        subject = next(filter(None, (copy.subject for copy in group)), None)
+        claimed = ledger.digests.claim(group[0].record, run_id, first_seen, heals=heals, subject=subject)
         if claimed is None:
             waiting += [(copy, "claimed by another meanwhile") for copy in group]
             continue

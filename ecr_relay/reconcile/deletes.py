@@ -87,7 +87,9 @@ def _pairs(listed: Collection[Listed]) -> set[tuple[str | None, str]]:
 def _propagates(relay: Relay, place: Place, tag: str | None, record: DigestRecord | None) -> bool:
     config, repository = relay.config, place.source_repository
     if subject_of_tag(tag) if tag is not None else record is not None and record.subject:
-        selections = rules.referring(config, repository)
+        # Where rules disagree, it would be up to the subject, which the source may have lost, too: so it stays.
+        agreed = rules.are_of_one_mind(config, place.settings, repository)
+        selections = rules.referring(config, repository) if agreed else ()
     elif tag is not None:
         selections = rules.selections(config, repository, tag)
     else:  # an image that lost its tag long ago, which any rule for the repository may have brought

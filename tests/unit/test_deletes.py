@@ -268,3 +268,18 @@ def test_a_plan_tells_copies_from_retags_with_their_puts_and_bytes() -> None:
     assert plan["1.0"].bytes
     assert plan["1.0"].rule == 0
     assert {entry.digest for entry in plan.values()} == {digest}
+
+
+@pytest.mark.parametrize("other", ["propagate", "ignore"])
+def test_a_signature_is_removed_only_where_all_rules_for_its_repository_say_so(other: str) -> None:
+    rules = [{"tags": ["1.*"], **PROPAGATE}, {"tags": ["stays"], "deletes": other}]
+    world = World(RelayConfig.model_validate_json(json.dumps({**CONFIG, "rules": rules})))
+    digests = relayed(world)
+    signature = world.source.push("team/app", "signature", subject=digests["stays"])
+    world.consume(world.delivery(world.event("team/app", signature, None)))
+    place = world.west.content["team/app"]
+    assert signature in place.manifests
+    world.source.delete("team/app", signature)
+    reconcile(world)
+    a_day_later(world)
+    assert (signature in place.manifests) is (other == "ignore")

@@ -81,6 +81,8 @@ def test_one_that_comes_later_is_copied_by_its_own_event(kind: Any) -> None:
     world.consume(world.delivery(event))
     _, late = kind(world, digest)
     assert world.consume(world.delivery(late)) == []
+    signed = json.loads(late)["detail"]["image-digest"]
+    assert world.ledger.digests.get(TARGET, signed).subject == digest  # as such it is told apart in the ledger
     source, there = world.source.content["team/app"], world.west.content["team/app"]
     assert (source.manifests, source.tags) == (there.manifests, there.tags)
 
