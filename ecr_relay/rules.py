@@ -53,8 +53,10 @@ def selections(
 
 
 def destinations(config: RelayConfig, repository: str, tag: str | None) -> tuple[Destination, ...]:
-    """The destinations of `selections`."""
-    return tuple(selection.destination for selection in selections(config, repository, tag))
+    """Where an image may go: those of `selections`; of `referring`, if its tag is about another image."""
+    about = tag is not None and subject_of_tag(tag)
+    found = referring(config, repository) if about else selections(config, repository, tag)
+    return tuple(selection.destination for selection in found)
 
 
 def referring(config: RelayConfig, repository: str) -> tuple[Selection, ...]:

@@ -55,6 +55,18 @@ def test_explain_an_image_that_is_there(office: Office) -> None:
     assert digest in shown
 
 
+def test_a_signature_by_tag_is_explained_and_copied_as_any_image(office: Office) -> None:
+    """No key for tags selects it; it goes where its image is."""
+    image = f"team/app:{copied(office).replace(':', '-')}.sig"
+    digest = office.world.source.push("team/app", "signature", image.partition(":")[2])
+    found = place(office, image)
+    assert (found["selected_by"], found["there"]) == ([0], False)
+    assert found["next"].startswith("its message is on its way")
+    assert office.json("copy", image)["digest"] == digest
+    office.consume()
+    assert place(office, image)["next"] == "nothing: it is there"
+
+
 def test_explain_what_happens_next(office: Office) -> None:
     digest, event = office.world.push("team/app", "one", "1.0")
     assert place(office, "team/app:1.0")["next"].startswith("its message is on its way")

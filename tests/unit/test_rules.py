@@ -103,8 +103,10 @@ def test_newest_is_of_the_backfill_and_another_rule_may_take_what_it_leaves() ->
 def test_what_is_about_an_image_by_its_name_is_selected_by_no_key_for_tags() -> None:
     name = digest(1).replace(":", "-")
     for tag in (name, f"{name}.sig", f"{name}.att", f"{name}.sbom"):
-        assert names(config(), "app", tag) == []
-    assert names(config(), "app", f"{name}.txt") == ["west", "east"]
+        assert rules.selections(config(), "app", tag) == ()
+        assert names(config({"tags": ["v*"]}), "app", tag) == ["west", "east"]
+        assert names(config({"referrers": False}), "app", tag) == []
+    assert rules.selections(config({"tags": ["v*"]}), "app", f"{name}.txt") == ()
 
 
 def test_where_referrers_may_go() -> None:
