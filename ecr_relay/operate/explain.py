@@ -22,7 +22,9 @@ class Place(Shape):
 
     destination: str
     repository: str = Field(description="the destination's name for it")
-    selected_by: list[int] = Field(description="indexes into the configuration's rules; empty: it is not copied here")
+    selected_by: list[int] = Field(
+        description="indexes into the configuration's rules, of which the first says how; empty: it is not copied here"
+    )
     digest: str | None = Field(description="what is there now")
     there: bool | None = Field(description="whether that is what the source has; null: one of them does not answer")
     answer: str | None = Field(description="why this registry could not be asked")
@@ -58,13 +60,18 @@ def explain(deployment: Deployment, image: Reference) -> Explanation:
 
 def at_source(deployment: Deployment, image: Reference) -> tuple[str | None, str | None]:
     """What the source has for `image`, or why it could not be asked. Raises Unusable without tag and digest."""
-    source = deployment.relay.source
     try:
-        if image.digest is not None:
-            return (image.digest if source.has(image.repository, image.digest) else None), None
-        return source.resolve(image.repository, needs_tag(image)), None
+        return ask_source(deployment, image), None
     except CopyError as error:
         return None, f"{type(error).__name__}: {error}"
+
+
+def ask_source(deployment: Deployment, image: Reference) -> str | None:
+    """What the source has for `image`. Raises CopyError, or Unusable without tag and digest."""
+    source = deployment.relay.source
+    if image.digest is not None:
+        return image.digest if source.has(image.repository, image.digest) else None
+    return source.resolve(image.repository, needs_tag(image))
 
 
 def needs_tag(image: Reference) -> str:
@@ -146,6 +153,11 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
         return "nothing: the source does not have it"
     if facts.found == facts.digest:
         return "nothing: it is there"
+    deciding = facts.selected[0]
+    if deployment.config.rules[deciding].mode == "observe":
+        return f"nothing: rules[{deciding}] only observes"
+    if destination.on_conflict == "keep" and facts.tag.foreign(facts.found):
+        return 'nothing: somebody else has put another image under this tag, and on_conflict = "keep"'
     again = f"then `ecr-relay dlq redrive --repository {image.repository}`, or `ecr-relay copy {image}`"
     if facts.tag.failed_at is not None:
         return f"given up: the destination refuses this tag; remove it there, {again}"

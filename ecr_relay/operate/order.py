@@ -29,7 +29,7 @@ def order(
     """Enqueue it for the destinations that rules select, or those of them that are named.
 
     `force`: the ledger is not believed, so that each destination is asked whether it has the image. Raises RelayError
-    if the source does not have it, or no rule selects it: the consumer would drop it.
+    if the source does not have it, or no rule would have it copied: the consumer would drop it.
     """
     digest, answer = at_source(deployment, image)
     if answer:
@@ -39,10 +39,12 @@ def order(
     config = deployment.config
     for name in destinations:
         deployment.destinations(name)
-    selected = [destination.name for destination in rules.destinations(config, image.repository, image.tag)]
-    wanted = [name for name in selected if not destinations or name in destinations]
+    selections = rules.selections(config, image.repository, image.tag)
+    asked = [one for one in selections if not destinations or one.destination.name in destinations]
+    wanted = [one.destination.name for one in asked if one.rule.mode == "copy"]
     if not wanted:
-        raise RelayError(f"no rule selects {image}; `ecr-relay explain {image}`, `ecr-relay config show`")
+        why = f"rules[{asked[0].index}] only observes {image}" if asked else f"no rule selects {image}"
+        raise RelayError(f"{why}; `ecr-relay explain {image}`, `ecr-relay config show`")
     now = deployment.ledger.clock()
     deployment.queue.send(
         Envelope(

@@ -7,11 +7,11 @@ from typing import Final
 
 from pydantic import Field
 
-from ecr_relay.errors import Missing, RelayError, Transient
+from ecr_relay.errors import CopyError, Missing, RelayError, Transient
 from ecr_relay.images import Reference
 from ecr_relay.ledger import Target
 from ecr_relay.operate.deployment import Deployment
-from ecr_relay.operate.explain import at_source
+from ecr_relay.operate.explain import ask_source
 from ecr_relay.operate.shapes import Deadline, Shape, TimeOver, at
 
 POLL_S: Final = 2.0
@@ -42,12 +42,9 @@ def wait(deployment: Deployment, image: Reference, destination: str, timeout: fl
     deadline, grace = Deadline(timeout), Deadline(GRACE_S)
     begun = deployment.ledger.clock()
     while True:
-        digest, answer = at_source(deployment, image)
-        if answer:
-            raise RelayError(f"the source cannot be asked for {image}: {answer}")
-        if digest is None:
-            raise RelayError(f"the source does not have {image}, so it will not arrive")
-        with suppress(Missing, Transient):
+        digest: str | None = None
+        with suppress(Missing, Transient):  # an answer that fails once fails no pipeline: it is asked again
+            digest = _at_source(deployment, image)
             if (registry.resolve(name, image.tag) == digest) if image.tag else registry.has(name, digest):
                 return Arrived(
                     destination=destination,
@@ -57,12 +54,26 @@ def wait(deployment: Deployment, image: Reference, destination: str, timeout: fl
                     image=f"{registry.host}/{name}@{digest}",
                     seen_at=at(deployment.ledger.clock()),
                 )
-        given_up = _given_up(deployment, deployment.target(destination, image.repository), digest, image.tag)
+        target = deployment.target(destination, image.repository)
+        given_up = _given_up(deployment, target, digest, image.tag) if digest else None
         if given_up is not None and (given_up[0] >= begun or grace.over):
             raise RelayError(f"{image} was given up: {given_up[1]}")
         if deadline.over:
             raise TimeOver(f"{image} is not at {destination} after {timeout:g} s; `ecr-relay explain {image}`")
         time.sleep(POLL_S)
+
+
+def _at_source(deployment: Deployment, image: Reference) -> str:
+    """Raises Transient, or RelayError for what no waiting brings."""
+    try:
+        digest = ask_source(deployment, image)
+    except Transient:
+        raise
+    except CopyError as error:
+        raise RelayError(f"the source cannot be asked for {image}: {type(error).__name__}: {error}") from error
+    if digest is None:
+        raise RelayError(f"the source does not have {image}, so it will not arrive")
+    return digest
 
 
 def _given_up(deployment: Deployment, target: Target, digest: str, tag: str | None) -> tuple[int, str] | None:

@@ -110,6 +110,29 @@ def test_explain_what_no_rule_selects_or_the_source_lacks(office: Office) -> Non
     assert place(office, "team/app:2.0")["next"] == "nothing: the source does not have it"
 
 
+def test_what_a_rule_only_observes_is_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = [{"mode": "observe", "tags": ["1.*"]}, {"exclude_tags": ["1.*"]}]
+    with opened(RelayConfig.model_validate_json(json.dumps({**CONFIG, "rules": rules})), monkeypatch) as office:
+        for tag in ("1.0", "2.0"):
+            office.world.source.push("team/app", tag, tag)
+        assert place(office, "team/app:1.0")["next"] == "nothing: rules[0] only observes"
+        result = office.run("copy", "team/app:1.0")
+        assert (result.exit_code, "rules[0] only observes team/app:1.0" in result.stderr) == (1, True)
+        assert place(office, "team/app:2.0")["next"].startswith("its message is on its way")
+        assert office.run("copy", "team/app:2.0").exit_code == 0
+
+
+def test_explain_a_tag_that_is_somebody_elses_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    config: dict[str, Any] = json.loads(json.dumps(CONFIG))
+    config["destinations"][0]["on_conflict"] = "keep"
+    with opened(RelayConfig.model_validate_json(json.dumps(config)), monkeypatch) as office:
+        _, event = office.world.push("team/app", "one", "1.0")
+        office.world.west.push("team/app", "theirs", "1.0")
+        office.send(event)
+        office.consume()
+        assert place(office, "team/app:1.0")["next"].startswith("nothing: somebody else has put another image")
+
+
 def test_explain_with_registries_that_refuse(office: Office) -> None:
     copied(office)
     office.world.west.fail = [RegistryDown("no such host")]
@@ -232,6 +255,16 @@ def test_wait_fails_at_once_when_the_copy_is_given_up(office: Office, monkeypatc
     result = office.run("wait", "team/app:1.0", "--destination", "west", "--timeout", "30")
     assert result.exit_code == 1
     assert result.stderr == "ecr-relay: team/app:1.0 was given up: Permanent: manifest invalid\n"
+
+
+def test_wait_outlasts_an_answer_that_fails_once(office: Office) -> None:
+    copied(office)
+    office.world.source.fail = [Transient("502 Bad Gateway")]
+    office.world.west.fail = [Transient("502 Bad Gateway")]
+    assert office.run("wait", "team/app:1.0", "--destination", "west").exit_code == 0
+    office.world.source.fail = [RegistryDown("token has expired")]
+    result = office.run("wait", "team/app:1.0", "--destination", "west")
+    assert (result.exit_code, "the source cannot be asked for team/app:1.0" in result.stderr) == (1, True)
 
 
 def test_wait_for_what_will_never_come(office: Office) -> None:
