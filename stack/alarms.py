@@ -179,8 +179,14 @@ class Alarms(Construct):
         self._alarm(
             "ConflictsAlarm",
             measured(self, Metric.CONFLICTS),
-            "Tags at a destination cannot become what they are at the source: immutable, or written by somebody else. "
-            "`ecr-relay verify` says which.",
+            "Somebody else moves tags at a destination that the relay writes: overwritten, kept or failed, as "
+            "on_conflict says. The consumer's log names them; find out who writes there.",
+        )
+        self._alarm(
+            "HeldDeletesAlarm",
+            measured(self, Metric.HELD, statistic="Maximum"),
+            "More is gone at the source than max_deletes lets a reconcile delete, so it waits for you. `ecr-relay sync "
+            "--dry-run` lists it; if it is meant so, raise max_deletes.",
         )
 
     def _alarm(

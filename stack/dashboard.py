@@ -83,9 +83,15 @@ class Dashboard(Construct):
                 ],
             ),
         )
-        found = (Metric.DIFFERENCES, Metric.RECONCILE_FAILURES, Metric.EVICTED, Metric.CONFLICTS)
+        found = (
+            *(Metric.DIFFERENCES, Metric.RECONCILE_FAILURES, Metric.EVICTED),
+            *(Metric.DELETED, Metric.HELD, Metric.DIFFERING),
+        )
         dashboard.add_widgets(
-            self._graph("Waiting", *(measured(self, name) for name in (Metric.DEFERRED, Metric.AGAIN))),
+            self._graph(
+                "Waiting, and conflicts",
+                *(measured(self, name) for name in (Metric.DEFERRED, Metric.AGAIN, Metric.CONFLICTS)),
+            ),
             self._graph("Breaker open, by destination", self._by_destination(Metric.BREAKER_OPEN, "Sum")),
         )
         dashboard.add_widgets(

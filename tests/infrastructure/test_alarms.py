@@ -63,6 +63,7 @@ def test_one_alarm_a_cause(example: Synthesized) -> None:
         "DifferencesAlarm": {("ecr-relay", "differences")},
         "EvictionsAlarm": {("ecr-relay", "evicted")},
         "ConflictsAlarm": {("ecr-relay", "conflicts")},
+        "HeldDeletesAlarm": {("ecr-relay", "held")},
     }
 
 
@@ -109,6 +110,8 @@ def test_every_alarm_says_what_to_do_and_where_the_runbook_says_more(example: Sy
         assert headings[link] == name
         assert len(alarm["AlarmDescription"]) <= 1024
         assert f"[{name}](#{link})" in RUNBOOK
+    # And it knows no alarm that there is not.
+    assert {heading for heading in headings.values() if re.match(r"\w+Alarm\b", heading)} == set(alarms(example))
 
 
 def test_only_over_tls_and_only_by_this_accounts_alarms(example: Synthesized) -> None:

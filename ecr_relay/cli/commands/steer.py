@@ -21,7 +21,7 @@ def pause(destination: str | None) -> None:
 
     Nothing is lost, and copies that run go on to their end. Without --destination no message is taken from the copy
     queue, which keeps them for seven days: resume before. With --destination its messages are sent anew again and
-    again, for as long as it is paused; other destinations go on.
+    again, for as long as it is paused; other destinations go on. Pushes that wait there set off the alarm on lag.
 
     \b
     Examples:
@@ -96,7 +96,7 @@ def doctor() -> None:
 
 def _doctor(console: "Console", answer: "Diagnosis") -> None:
     marks = {"fine": ("ok", "green"), "warning": ("warn", "yellow"), "fault": ("FAULT", "red"), "unknown": ("?", "dim")}
-    shown = screen.table("", "check", "finding", fold=("finding",))
+    shown = screen.table("result", "check", "finding", fold=("finding",))
     for check in answer.checks:
         text, style = marks[check.result]
         finding = check.finding + (f". {check.remedy}" if check.remedy else "")
