@@ -1,5 +1,6 @@
 """The command tree, and how every run of it ends: an exit status, at most a few lines on stderr, never a traceback."""
 
+import io
 import os
 import sys
 import traceback
@@ -56,6 +57,9 @@ for command in (
 
 def run(arguments: Sequence[str]) -> int:
     """One command line; its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for a terminal that has no UTF-8
     try:
         try:
             status = cli.main(list(arguments), prog_name=NAME, standalone_mode=False)

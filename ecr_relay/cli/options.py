@@ -1,5 +1,6 @@
 """What every command takes, before or after its name: which relay, which credentials, and `--json`."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,19 @@ class ImageType(click.ParamType["Reference"]):
             return Reference.parse(name)
         except ValueError as error:
             self.fail(f"{error}; give REPOSITORY:TAG or REPOSITORY@sha256:…", param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A finite number of them, of at least `least`."""
+
+    def __init__(self, least: float = 0.001) -> None:
+        super().__init__(min=least)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return found
 
 
 def image_argument(command: _F) -> _F:

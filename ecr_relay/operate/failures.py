@@ -68,6 +68,8 @@ def sentence(error: BaseException) -> str | None:
             return f"{error.kwargs.get('endpoint_url', '')} took too long to answer; try again"
         case BotoCoreError():
             return _one_line(str(error))
+        case ValueError() if str(error).startswith("Invalid endpoint"):  # botocore, of AWS_ENDPOINT_URL
+            return f"{error}: AWS_ENDPOINT_URL, or the profile's endpoint_url, is no URL"
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror or error}"
     return None

@@ -39,7 +39,7 @@ class Plan(Shape):
 
     repositories: int = Field(description="compared")
     images: int = Field(description="seen at the source")
-    failures: int
+    failures: int = Field(description="repositories that could not be compared at a destination")
     bytes: int = Field(description="of what would be copied, layers that are there already included")
     hours: dict[str, float] = Field(description="for each destination, what PutImage's quota takes at the least")
     plan: list[Planned]
@@ -92,7 +92,8 @@ def plan(deployment: Deployment, repositories: Iterable[str] = ()) -> Plan:
         / 3600
         for destination in deployment.config.destinations
     }
-    return Plan(plan=entries, bytes=sum(entry.bytes or 0 for entry in entries), hours=hours, **counts)
+    size = sum(entry.bytes or 0 for entry in entries if entry.action == "copy")
+    return Plan(plan=entries, bytes=size, hours=hours, **counts)
 
 
 def sync(

@@ -102,7 +102,17 @@ def test_help_and_completion_import_nothing_heavy() -> None:
         assert (done.returncode, f"_ECR_RELAY_COMPLETE={shell}_complete" in done.stdout) == (0, True), done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["status", "--nonsense"], ["dlq", "show"], ["images", "--limit"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["status", "--nonsense"],
+        ["dlq", "show"],
+        ["images", "--limit"],
+        ["status", "--watch", "--interval", "nan"],
+        ["sync", "--wait", "--timeout", "inf"],
+    ],
+)
 def test_wrong_usage_is_2(arguments: list[str]) -> None:
     done = process(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -115,6 +125,14 @@ def test_without_credentials_region_or_profile() -> None:
     assert done.stderr.startswith("ecr-relay: no AWS credentials: log in")
     assert process("status").stderr.startswith("ecr-relay: no AWS region: give --region")
     assert "The config profile (nobody) could not be found" in process("status", "--profile", "nobody").stderr
+
+
+def test_a_terminal_without_utf_8(tmp_path: Path) -> None:
+    config = tmp_path / "rélay.toml"
+    config.write_text((ROOT / "relay.example.toml").read_text(encoding="utf-8"))
+    done = process("config", "check", str(config), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "r\\xe9lay.toml is fine" in done.stdout
 
 
 def test_where_nobody_answers() -> None:
@@ -222,6 +240,7 @@ def test_what_nobody_foresaw_is_a_sentence_and_on_demand_a_traceback(
         (EndpointConnectionError(endpoint_url="http://x"), "http://x does not answer"),
         (ConnectTimeoutError(endpoint_url="http://x"), "http://x does not answer"),
         (ReadTimeoutError(endpoint_url="http://x"), "http://x took too long"),
+        (ValueError("Invalid endpoint: nonsense"), "AWS_ENDPOINT_URL, or the profile's endpoint_url, is no URL"),
         (FileNotFoundError(2, "No such file or directory", "x.toml"), "x.toml: No such file or directory"),
         (IsADirectoryError(21, "Is a directory", "x"), "x: Is a directory"),
     ],

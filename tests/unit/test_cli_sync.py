@@ -71,6 +71,18 @@ def test_a_long_plan_is_asked_for_page_by_page(office: Office) -> None:
     assert pages == ["", "a/one", "b/two"]
 
 
+def test_what_is_not_copied_has_no_bytes_in_a_plan_and_what_was_not_compared_is_said(office: Office) -> None:
+    entry = {"destination": "west", "repository": "team/app", "tag": "1", "digest": "sha256:1", "bytes": 1000}
+    plan = [{**entry, "action": "copy", "puts": 2}, {**entry, "action": "observe"}, {**entry, "action": "evicted"}]
+    counts = {"repositories": 1, "images": 3, "failures": 1}
+    office.plane.functions["reconcile"] = lambda _payload: {"status": "done", "plan": plan, "counts": counts}
+    assert office.json("sync", "--dry-run", status=1)["bytes"] == 1000
+    shown = office.run("sync", "--dry-run").stdout
+    assert shown.startswith("ACTION ")
+    assert "west: up to 1 kB" in shown
+    assert "1 comparison failed; the reconcile function's log says why" in shown
+
+
 def test_a_plan_that_gets_no_further_ends(office: Office) -> None:
     office.plane.functions["reconcile"] = lambda _payload: {"status": "running", "cursor": "", "plan": []}
     result = office.run("sync", "--dry-run")

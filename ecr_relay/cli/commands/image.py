@@ -124,7 +124,7 @@ def copy(image: "Reference", destinations: tuple[str, ...], force: bool) -> None
 @click.option(
     "--timeout",
     metavar="S",
-    type=click.FloatRange(0, min_open=True),
+    type=options.Seconds(),
     default=900.0,
     show_default=True,
     help="Seconds until it is given up.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @options.repository_option("Running copies and failures of this repository only.")
 @click.option("--watch", is_flag=True, help="Again and again, until interrupted. With --json: a line each time.")
-@click.option("--interval", metavar="S", type=click.FloatRange(0.2), default=2.0, show_default=True, help="Of --watch.")
+@click.option("--interval", metavar="S", type=options.Seconds(0.2), default=2.0, show_default=True, help="Of --watch.")
 @options.common
 def status(repository: str | None, watch: bool, interval: float) -> None:
     """Show what waits, what runs, what failed, how long pushes take, and the last reconcile.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be copied, and copy nothing.")
 @click.option("--wait", is_flag=True, help="Until every enqueued copy has ended; exit status 1 if one failed.")
-@click.option("--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Of --wait, in seconds.")
+@click.option("--timeout", metavar="S", type=options.Seconds(), help="Of --wait, in seconds.")
 @options.common
 def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: float | None) -> None:
     """Compare source and destinations now, and copy what differs.
@@ -59,7 +59,7 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
 
 def _plan(console: "Console", plan: "Plan") -> None:
     if plan.plan:
-        shown = screen.table("", "image", "source has", "there", "destination", "rule", "bytes", fold=("image",))
+        shown = screen.table("action", "image", "source has", "there", "destination", "rule", "bytes", fold=("image",))
         for entry in plan.plan:
             tag = entry.tag or "(no tag)"
             shown.add_row(
@@ -74,9 +74,12 @@ def _plan(console: "Console", plan: "Plan") -> None:
         console.print(shown)
     for name, hours in plan.hours.items():
         if hours:
-            size = sum(entry.bytes or 0 for entry in plan.plan if entry.destination == name)
+            copies = [entry for entry in plan.plan if entry.destination == name and entry.action == "copy"]
+            size = sum(entry.bytes or 0 for entry in copies)
             took = screen.duration(hours * 3600)
             screen.say(console, f"{name}: up to {screen.size(size)}, and at least {took} by PutImage's quota")
+    if plan.failures:
+        screen.say(console, _not_compared(plan.failures))
     verb = "differs" if len(plan.plan) == 1 else "differ"
     screen.say(
         console,
@@ -101,9 +104,7 @@ def _synced(console: "Console", answer: "Synced") -> None:
         f"{screen.count(record.enqueued, 'copy')} enqueued",
     )
     if record.failures:
-        screen.say(
-            console, f"{screen.count(record.failures, 'comparison')} failed; the reconcile function's log says why"
-        )
+        screen.say(console, _not_compared(record.failures))
     for finding in record.findings:
         screen.say(console, finding)
     if not answer.waited:
@@ -117,3 +118,7 @@ def _synced(console: "Console", answer: "Synced") -> None:
         shown.add_row(screen.two_lines(name, why(letter)), letter.destination or "-")
     console.print(shown)
     screen.say(console, f"{screen.count(len(answer.failed), 'image')} failed; `ecr-relay dlq list` has them")
+
+
+def _not_compared(failures: int) -> str:
+    return f"{screen.count(failures, 'comparison')} failed; the reconcile function's log says why"
