@@ -11,7 +11,7 @@ and the function goes.
     ecr_events.py    `ECR Image Action`, and its way to a bus in another account or region, by its policy
     ecs.py           RunTask and StopTask
     sqs.py           messages that MiniStack loses between its threads; message move tasks
-    cloudwatch.py    alarms on expressions
+    cloudwatch.py    alarms on expressions; log lines that are metrics
     iam.py           conditions in the policy simulator
     functions.py     batching windows, and what Lambda functions write, into files as well
 """

@@ -12,6 +12,7 @@ from ministack.core.concurrency import esm_wake
 from ministack.core.responses import request_scope
 from ministack.services import lambda_svc, sqs
 
+from local.corrections import cloudwatch
 from local.spec import CloudSpec
 
 Messages = list[dict[str, Any]]
@@ -53,14 +54,17 @@ def gathered(receive: Callable[[str, int], Messages]) -> Callable[[str, int], Me
 
 def reader(folder: Path) -> Callable[[Any], None]:
     """In the place of `Worker._read_stderr`: what a function writes, into a file as it comes, besides CloudWatch Logs,
-    which gets it when the invocation ends.
+    which gets it when the invocation ends. Metrics among it are taken as they come, too.
     """
 
     def read_stderr(worker: Any) -> None:
         queue = worker._stderr_queue
+        region, account = worker.config["FunctionArn"].split(":")[3:5]
         with (folder / f"lambda-{worker.func_name}.log").open("a", encoding="utf-8") as log:
             for line in worker._proc.stderr:
                 queue.put(line.rstrip("\n"))
+                with request_scope(account, region):
+                    cloudwatch.measured(line)
                 with _lock:
                     log.write(line)
                     log.flush()

@@ -1,10 +1,12 @@
 """An operator's hour: an image breaks, and is found, understood, mended and redriven, by the commands alone.
 
-What cannot be shown here: SNS's mail. The alarms' condition is looked at instead, in what the alarm looks at.
+What cannot be shown here: SNS's mail. The alarm's condition is looked at instead, in what the alarm looks at, and the
+failures in the relay's own metrics.
 """
 
 import json
 import subprocess
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import urllib3
 
+from ecr_relay.metrics import FAILURES, NAMESPACE, STACK, Metric
 from local import images
 from local.deploy import ROOT
 from local.up import LocalCloud
@@ -62,6 +65,21 @@ def condition_holds(cloud: LocalCloud, alarm: dict[str, Any], queue_url: str) ->
     return float(answer["Attributes"][name]) > float(alarm["Threshold"])
 
 
+def counted(cloud: LocalCloud, metric: str, **destination: str) -> float:
+    """What the functions have counted by now, by their log lines, as CloudWatch takes them."""
+    dimensions = {STACK: cloud.config.deployment.stack_name} | destination
+    answer = cloud.clients("cloudwatch").get_metric_statistics(
+        Namespace=NAMESPACE,
+        MetricName=metric,
+        Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
+        StartTime=time.time() - 3600,
+        EndTime=time.time() + 60,
+        Period=3600,
+        Statistics=["Sum"],
+    )
+    return sum(float(point["Sum"]) for point in answer["Datapoints"])
+
+
 def test_an_operators_hour(cloud: LocalCloud, relay: Relay, operator: Operator, tmp_path: Path) -> None:
     repository = f"hour-{uuid.uuid4().hex[:8]}/app"
     image = f"{repository}:1.0"
@@ -79,9 +97,11 @@ def test_an_operators_hour(cloud: LocalCloud, relay: Relay, operator: Operator, 
     assert "the relay is paused" in operator.json("explain", image)["places"][0]["next"]
     operator.run("resume")
 
-    # The alarm: dead letters.
+    # The alarm: dead letters. What the dashboard shows of it: three failures, and of which class.
     [alarm] = alarms_on(cloud, dead_letters)
     relay.until(lambda: condition_holds(cloud, alarm, dead_letters), 180, "the alarm on dead letters")
+    assert counted(cloud, Metric.FAILED) >= counted(cloud, Metric.FAILED, destination="west") >= 3
+    assert counted(cloud, FAILURES["Transient"]) >= 3
 
     # Which, and why.
     relay.until(lambda: operator.json("dlq", "list", "--repository", repository)["letters"], 180, "the dead letter")

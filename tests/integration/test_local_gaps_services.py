@@ -50,7 +50,23 @@ def prepare_tasks(cloud: Servers) -> None:
         requiresCompatibilities=["FARGATE"],
         cpu="256",
         memory="512",
-        containerDefinitions=[{"name": "copier", "image": "any", "essential": True, "stopTimeout": 2}],
+        containerDefinitions=[
+            {
+                "name": "copier",
+                "image": "any",
+                "essential": True,
+                "stopTimeout": 2,
+                "logConfiguration": {
+                    "logDriver": "awslogs",
+                    "options": {
+                        "awslogs-group": "shell",
+                        "awslogs-region": "us-east-1",
+                        "awslogs-stream-prefix": "it",
+                        "awslogs-create-group": "true",
+                    },
+                },
+            }
+        ],
     )
 
 
@@ -270,6 +286,51 @@ def an_alarm_on_an_expression_is_created(cloud: Servers) -> str:
         if not status.endswith("_IN_PROGRESS") or time.monotonic() > deadline:
             return status
         time.sleep(0.1)
+
+
+def embedded(x: str) -> str:
+    """A log line that counts 1 and 2 by {a} and by {a, b} (embedded metric format specification)."""
+    metrics = {"Namespace": "it", "Dimensions": [["a"], ["a", "b"]], "Metrics": [{"Name": "n", "Unit": "Count"}]}
+    about = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [metrics]}
+    return json.dumps({"_aws": about, "a": x, "b": "y", "n": [1, 2]})
+
+
+def sums(cloud: Servers, x: str) -> list[float]:
+    """What was counted by {a} and by {a, b}, once it is there."""
+
+    def counted(**dimensions: str) -> float:
+        answer = cloud.clients("cloudwatch").get_metric_statistics(
+            Namespace="it",
+            MetricName="n",
+            Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
+            StartTime=time.time() - 300,
+            EndTime=time.time() + 60,
+            Period=60,
+            Statistics=["Sum"],
+        )
+        return sum(float(point["Sum"]) for point in answer["Datapoints"])
+
+    deadline = time.monotonic() + 1
+    while True:
+        found = [counted(a=x), counted(a=x, b="y")]
+        if any(found) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+@case(CASES, [3.0, 3.0])
+def a_log_line_of_a_function_is_a_metric(cloud: Servers) -> list[float]:
+    x = uuid.uuid4().hex
+    name = function(cloud, f"def handler(event, context):\n    print({embedded(x)!r})\n")
+    cloud.clients("lambda").invoke(FunctionName=name, Payload=b"{}")
+    return sums(cloud, x)
+
+
+@case(CASES, [3.0, 3.0])
+def a_log_line_of_a_task_is_a_metric(cloud: Servers) -> list[float]:
+    x = uuid.uuid4().hex
+    wait(cloud, run(cloud, f"echo '{embedded(x)}'")["tasks"][0]["taskArn"], "STOPPED")
+    return sums(cloud, x)
 
 
 # Lambda -----------------------------------------------------------------------------------------------------------
