@@ -5,6 +5,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ecr_relay.metrics import NAMESPACE, STACK, Metric
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.shapes import Shape
 
@@ -34,18 +35,32 @@ def oldest_seconds(deployment: Deployment, url: str) -> int | None:
 
     None where CloudWatch is not there, or not ours to ask.
     """
+    queue = ("QueueName", url.rpartition("/")[2])
+    points = _maxima(deployment, "AWS/SQS", "ApproximateAgeOfOldestMessage", queue)
+    return int(points[-1]) if points else None
+
+
+def oldest_push_seconds(deployment: Deployment) -> int | None:
+    """Age, from its push, of the oldest that the consumer looked at within the last five minutes: a push that waits is
+    looked at once a minute. None as above, or if there was none.
+    """
+    points = _maxima(deployment, NAMESPACE, Metric.AGE, (STACK, deployment.stack))
+    return int(max(points) / 1000) if points else None
+
+
+def _maxima(deployment: Deployment, namespace: str, name: str, dimension: tuple[str, str]) -> list[float]:
+    """Of each of the last five minutes that has any, in their order."""
     now = datetime.now(UTC)
     try:
         points = deployment.client("cloudwatch").get_metric_statistics(
-            Namespace="AWS/SQS",
-            MetricName="ApproximateAgeOfOldestMessage",
-            Dimensions=[{"Name": "QueueName", "Value": url.rpartition("/")[2]}],
+            Namespace=namespace,
+            MetricName=name,
+            Dimensions=[{"Name": dimension[0], "Value": dimension[1]}],
             StartTime=now - timedelta(minutes=5),
             EndTime=now,
             Period=60,
             Statistics=["Maximum"],
         )["Datapoints"]
     except (ClientError, BotoCoreError):
-        return None
-    latest = max(points, key=lambda point: point["Timestamp"], default=None)
-    return None if latest is None else int(latest["Maximum"])
+        return []
+    return [float(point["Maximum"]) for point in sorted(points, key=lambda point: point["Timestamp"])]

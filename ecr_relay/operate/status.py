@@ -12,7 +12,7 @@ from ecr_relay.ledger import DigestRecord, ProgressRecord, Run, Slot
 from ecr_relay.ledger import Lag as LagOfHour
 from ecr_relay.ledger.slots import SLOTS
 from ecr_relay.operate.deployment import Deployment
-from ecr_relay.operate.depths import Depth, depth, oldest_seconds
+from ecr_relay.operate.depths import Depth, depth, oldest_push_seconds, oldest_seconds
 from ecr_relay.operate.pause import may_consume, paused
 from ecr_relay.operate.shapes import Shape, at, task_id
 
@@ -139,6 +139,10 @@ class Status(Shape):
     oldest_image_seconds: int | None = Field(
         description="age of the oldest image that is copying, waiting or to be tried again, from its push; null: none"
     )
+    oldest_push_seconds: int | None = Field(
+        description="age, from its push, of the oldest that the consumer looked at within the last five minutes, be it "
+        "waiting (for a slot, too) or arriving; null: none, or CloudWatch does not say"
+    )
     lag: Lag | None = Field(description="null: nothing that was pushed arrived within the last hour")
     dead_letters: int
     event_dead_letters: int = Field(description="events that EventBridge could not put into the copy queue")
@@ -160,6 +164,7 @@ def status(deployment: Deployment, repository: str | None = None) -> Status:
         ]
         running = pool.submit(_running, deployment, repository)
         oldest = pool.submit(oldest_seconds, deployment, outputs.queue_url)
+        oldest_push = pool.submit(oldest_push_seconds, deployment)
         lag = pool.submit(ledger.lags.last_hour)
         copying = pool.submit(_failed, deployment, "copying", repository)
         states: tuple[State, ...] = ("exhausted", "failed", "waiting")
@@ -181,6 +186,7 @@ def status(deployment: Deployment, repository: str | None = None) -> Status:
         queue=queues[0].result(),
         oldest_message_seconds=oldest.result(),
         oldest_image_seconds=_oldest_image([*copying.result(), *records[1], *records[2]], ledger.clock()),
+        oldest_push_seconds=oldest_push.result(),
         lag=_lag(lag.result()),
         dead_letters=dead.waiting + dead.in_flight,
         event_dead_letters=undelivered.waiting + undelivered.in_flight,

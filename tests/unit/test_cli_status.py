@@ -58,6 +58,7 @@ def test_status_of_a_relay_at_rest(office: Office) -> None:
         "queue": {"waiting": 0, "in_flight": 0, "delayed": 0},
         "oldest_message_seconds": None,
         "oldest_image_seconds": None,
+        "oldest_push_seconds": None,
         "lag": None,
         "dead_letters": 0,
         "event_dead_letters": 0,
@@ -174,15 +175,20 @@ def test_status_says_how_old_the_oldest_is(office: Office) -> None:
     digests = office.world.ledger.digests
     digest = "sha256:" + "b" * 64
     assert digests.claim(digests.get(target, digest), "run", now_ms() - 600_000)
-    office.calls["GetMetricStatistics"] = lambda _arguments: {
-        "Datapoints": [{"Timestamp": 2, "Maximum": 42.0}, {"Timestamp": 1, "Maximum": 7.0}]
+    points = {
+        "ApproximateAgeOfOldestMessage": [{"Timestamp": 2, "Maximum": 42.0}, {"Timestamp": 1, "Maximum": 57.0}],
+        "age": [{"Timestamp": 1, "Maximum": 7_200_000.0}, {"Timestamp": 2, "Maximum": 5.0}],
     }
+    office.calls["GetMetricStatistics"] = lambda arguments: {"Datapoints": points[arguments["MetricName"]]}
     answer = office.json("status")
     assert 600 <= answer["oldest_image_seconds"] <= 602
-    assert answer["oldest_message_seconds"] == 42
+    assert (answer["oldest_message_seconds"], answer["oldest_push_seconds"]) == (42, 7200)
     assert "image 10m since its push, message 42s since it was sent last" in office.run("status").stdout
+    office.send("one that waits for a slot")
+    assert "image 2h since its push, message 42s since it was sent last" in office.run("status").stdout
     office.calls["GetMetricStatistics"] = refused("AccessDenied", "GetMetricStatistics")
-    assert office.json("status")["oldest_message_seconds"] is None
+    answer = office.json("status")
+    assert (answer["oldest_message_seconds"], answer["oldest_push_seconds"]) == (None, None)
 
 
 def test_the_lag_of_an_image_does_not_grow_when_it_is_verified_again(office: Office) -> None:

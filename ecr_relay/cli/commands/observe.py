@@ -144,8 +144,12 @@ def _summary(answer: "Status") -> dict[str, object]:
 
 def _oldest(answer: "Status") -> str | None:
     parts = []
-    if answer.oldest_image_seconds is not None:
-        parts.append(f"image {screen.duration(answer.oldest_image_seconds)} since its push")
+    ages = [answer.oldest_image_seconds]
+    if answer.queue.waiting + answer.queue.in_flight + answer.queue.delayed:
+        ages.append(answer.oldest_push_seconds)  # else it is of what has arrived
+    known = [age for age in ages if age is not None]
+    if known:
+        parts.append(f"image {screen.duration(max(known))} since its push")
     if answer.oldest_message_seconds is not None:
         parts.append(f"message {screen.duration(answer.oldest_message_seconds)} since it was sent last")
     return ", ".join(parts) or None
