@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ecr_relay.operate.sync import Step
 
 WIDTH: Final = 80
+_TO: Final = "to"
+_TO_WIDTH: Final = 16
 STYLES: Final = {
     "copied": "green",
     "copying": "cyan",
@@ -76,7 +78,9 @@ def say(console: "Console", text: "str | Text", *, style: str = "") -> None:
 
 
 def table(*columns: str, fold: Iterable[str] = (), right: Iterable[str] = ()) -> "Table":
-    """Without frames. Columns in `fold` take what room is left and wrap; nothing is cut off."""
+    """Without frames. Columns in `fold` take what room is left and wrap; nothing is cut off. `to` is a destination,
+    whose name may be long: it leaves room for the image.
+    """
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), expand=False)
@@ -84,7 +88,8 @@ def table(*columns: str, fold: Iterable[str] = (), right: Iterable[str] = ()) ->
         made.add_column(
             name.upper(),
             overflow="fold",
-            no_wrap=name not in fold,
+            no_wrap=name not in fold and name != _TO,
+            max_width=_TO_WIDTH if name == _TO else None,
             justify="right" if name in right else "left",
         )
     return made

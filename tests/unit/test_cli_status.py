@@ -206,6 +206,19 @@ def test_the_lag_of_an_image_does_not_grow_when_it_is_verified_again(office: Off
     assert after["verified_at"] > before["verified_at"]
 
 
+def test_a_long_name_of_a_destination_leaves_room_for_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "beijing-production-cluster-north"
+    there = {"name": name, "region": "eu-west-1", "account": ACCOUNT}
+    with opened(
+        RelayConfig.model_validate_json(json.dumps({**CONFIG, "destinations": [there]})), monkeypatch
+    ) as office:
+        failed(office, "team/application", 1, name)
+        for command in (["status"], ["images"]):
+            lines = office.run(*command).stdout.splitlines()
+            assert max(map(len, lines)) <= 80
+            assert any(line.startswith("team/application") for line in lines)
+
+
 def test_failures_of_yesterday_are_not_shown(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(office, "team/app", 3)
     monkeypatch.setattr(operate, "FAILURES_MS", -1000)

@@ -248,7 +248,7 @@ def verify(repository: str | None) -> None:
 
 def _verified(console: "Console", answer: "Verified") -> None:
     if answer.different:
-        shown = screen.table("image", "source has", "there", "destination", fold=("image",))
+        shown = screen.table("image", "source has", "there", "to", fold=("image",))
         for entry in answer.different:
             name = f"{entry.repository}:{entry.tag or '(no tag)'}"
             shown.add_row(name, screen.short(entry.digest), screen.short(entry.there), entry.destination)

@@ -59,7 +59,7 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
 
 def _plan(console: "Console", plan: "Plan") -> None:
     if plan.plan:
-        shown = screen.table("action", "image", "source has", "there", "destination", "rule", "bytes", fold=("image",))
+        shown = screen.table("action", "image", "source has", "there", "to", "rule", "bytes", fold=("image",))
         for entry in plan.plan:
             tag = entry.tag or "(no tag)"
             shown.add_row(
