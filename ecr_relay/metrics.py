@@ -22,7 +22,7 @@ class Metric(StrEnum):
 
     # The consumer's.
     PUSHES = "pushes"
-    """Events of EventBridge, each when it is received first."""
+    """Events of EventBridge, each when it is received first; when it is sent `again`, not yet."""
     DROPPED = "dropped"
     """No rule wants it, or it asks nothing of us."""
     SPLIT = "split"

@@ -79,7 +79,8 @@ def measure(told: Sequence[Told]) -> Measured:
 def _measure(measured: Measured, told: Told) -> None:
     subject = told.subject
     destination = subject.envelope.destination if subject.envelope else ""
-    if subject.event is not None and told.delivery.receives == 1:
+    # What is sent again as it is will be received first once more.
+    if subject.event is not None and told.delivery.receives == 1 and not isinstance(told.outcome, Again):
         measured.add(Metric.PUSHES)
     arrived_at, looked_at = None, None
     match told.outcome:

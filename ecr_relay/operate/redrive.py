@@ -90,7 +90,11 @@ def _move_all(deployment: Deployment, progress: Progress) -> Redriven | None:
             return None
         raise
     while True:
-        task = sqs.list_message_move_tasks(SourceArn=source, MaxResults=1)["Results"][0]
+        found = sqs.list_message_move_tasks(SourceArn=source, MaxResults=1)["Results"]
+        if not found:  # not yet: one server may know less than another
+            time.sleep(MOVE_POLL_S)
+            continue
+        task = found[0]
         moved = int(task.get("ApproximateNumberOfMessagesMoved", 0))
         progress(moved)
         if task["Status"] == "COMPLETED":

@@ -75,6 +75,7 @@ def test_the_table_fits_80_columns_and_says_why(office: Office) -> None:
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
     words = result.stdout.split()
+    assert words[:6] == ["ID", "IMAGE", "TO", "TRIES", "FIRST", "LAST"]
     assert {"Transient:", "Malformed:", "3", "west"} <= set(words)
     assert "\x1b" not in result.stdout
 
@@ -239,9 +240,9 @@ def test_redrive_all_is_the_queues_own_move_task_where_there_is_one(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
-    states = iter(({"Status": "RUNNING"}, {"Status": "COMPLETED", "ApproximateNumberOfMessagesMoved": 7}))
+    states = iter(([], [{"Status": "RUNNING"}], [{"Status": "COMPLETED", "ApproximateNumberOfMessagesMoved": 7}]))
     office.calls["StartMessageMoveTask"] = lambda arguments: asked.append(arguments) or {"TaskHandle": "handle"}  # type: ignore[func-returns-value]
-    office.calls["ListMessageMoveTasks"] = lambda _arguments: {"Results": [next(states)]}
+    office.calls["ListMessageMoveTasks"] = lambda _arguments: {"Results": next(states)}
     monkeypatch.setattr(redrive, "MOVE_POLL_S", 0)
     assert office.json("dlq", "redrive", "--all") == {"moved": 7, "failed": 0, "how": "move-task"}
     arn = f"arn:aws:sqs:{REGION}:123456789012:relay"

@@ -34,6 +34,8 @@ def dlq() -> None:
 def list_(repository: str | None, limit: int, after: str | None) -> None:
     """List the dead letters with image, attempts, and why, the oldest first.
 
+    FIRST is how long ago the image was pushed, or found missing; LAST how long ago it failed the last time.
+
     \b
     Examples:
       ecr-relay dlq list
@@ -52,7 +54,9 @@ def _list(console: "Console", answer: "DeadLetters") -> None:
             console, "no dead letters" + (f"; {answer.hidden} are being looked at elsewhere" if answer.hidden else "")
         )
         return
-    shown = screen.table("id", "image", "to", "tries", "age", fold=("image",), right=("tries", "age"))
+    shown = screen.table(
+        "id", "image", "to", "tries", "first", "last", fold=("image",), right=("tries", "first", "last")
+    )
     for letter in answer.letters:
         shown.add_row(
             letter.id[:_SHORT],
@@ -60,6 +64,7 @@ def _list(console: "Console", answer: "DeadLetters") -> None:
             letter.destination or "-",
             "-" if letter.attempts is None else str(letter.attempts),
             screen.ago(letter.first_seen or letter.sent_at),
+            screen.ago(letter.failed_at),
         )
     console.print(shown)
     if answer.total > len(answer.letters):
