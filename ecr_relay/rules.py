@@ -53,10 +53,14 @@ def selections(
 
 
 def destinations(config: RelayConfig, repository: str, tag: str | None) -> tuple[Destination, ...]:
-    """Where an image may go: those of `selections`; of `referring`, if its tag is about another image."""
+    """Where an image may go: those of `ways`."""
+    return tuple(way.destination for way in ways(config, repository, tag))
+
+
+def ways(config: RelayConfig, repository: str, tag: str | None) -> tuple[Selection, ...]:
+    """Where an image may go, and how: `selections`; or `referring`, if its tag is about another image."""
     about = tag is not None and subject_of_tag(tag)
-    found = referring(config, repository) if about else selections(config, repository, tag)
-    return tuple(selection.destination for selection in found)
+    return referring(config, repository) if about else selections(config, repository, tag)
 
 
 def referring(config: RelayConfig, repository: str) -> tuple[Selection, ...]:

@@ -36,19 +36,23 @@ def oldest_seconds(deployment: Deployment, url: str) -> int | None:
     None where CloudWatch is not there, or not ours to ask.
     """
     queue = ("QueueName", url.rpartition("/")[2])
-    points = _maxima(deployment, "AWS/SQS", "ApproximateAgeOfOldestMessage", queue)
+    points = list(_maxima(deployment, "AWS/SQS", "ApproximateAgeOfOldestMessage", queue).values())
     return int(points[-1]) if points else None
 
 
 def oldest_push_seconds(deployment: Deployment) -> int | None:
-    """Age, from its push, of the oldest that the consumer looked at within the last five minutes: a push that waits is
-    looked at once a minute. None as above, or if there was none.
+    """Age, from its push, of the oldest that the consumer found waiting within the last five minutes: a push that waits
+    is looked at once a minute. None as above, or if there was none.
     """
-    points = _maxima(deployment, NAMESPACE, Metric.AGE, (STACK, deployment.stack))
-    return int(max(points) / 1000) if points else None
+    stack = (STACK, deployment.stack)
+    ages = _maxima(deployment, NAMESPACE, Metric.AGE, stack)
+    # An arrival is in both. Where it is the oldest of its minute, one that waits is younger, and in the next minute.
+    arrived = _maxima(deployment, NAMESPACE, Metric.LAG, stack) if ages else {}
+    waiting = [age for minute, age in ages.items() if age > arrived.get(minute, 0)]
+    return int(max(waiting) / 1000) if waiting else None
 
 
-def _maxima(deployment: Deployment, namespace: str, name: str, dimension: tuple[str, str]) -> list[float]:
+def _maxima(deployment: Deployment, namespace: str, name: str, dimension: tuple[str, str]) -> dict[datetime, float]:
     """Of each of the last five minutes that has any, in their order."""
     now = datetime.now(UTC)
     try:
@@ -62,5 +66,7 @@ def _maxima(deployment: Deployment, namespace: str, name: str, dimension: tuple[
             Statistics=["Maximum"],
         )["Datapoints"]
     except (ClientError, BotoCoreError):
-        return []
-    return [float(point["Maximum"]) for point in sorted(points, key=lambda point: point["Timestamp"])]
+        return {}
+    return {
+        point["Timestamp"]: float(point["Maximum"]) for point in sorted(points, key=lambda point: point["Timestamp"])
+    }

@@ -22,9 +22,7 @@ class Place(Shape):
 
     destination: str
     repository: str = Field(description="the destination's name for it")
-    selected_by: list[int] = Field(
-        description="indexes into the configuration's rules, of which the first says how; empty: it is not copied here"
-    )
+    selected_by: list[int] = Field(description="indexes into the configuration's rules; empty: it is not copied here")
     digest: str | None = Field(description="what is there now")
     there: bool | None = Field(description="whether that is what the source has; null: one of them does not answer")
     answer: str | None = Field(description="why this registry could not be asked")
@@ -153,9 +151,8 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
         return "nothing: the source does not have it"
     if facts.found == facts.digest:
         return "nothing: it is there"
-    deciding = facts.selected[0]
-    if deployment.config.rules[deciding].mode == "observe":
-        return f"nothing: rules[{deciding}] only observes"
+    if all(deployment.config.rules[index].mode == "observe" for index in facts.selected):
+        return f"nothing: rules[{facts.selected[0]}] only observes"
     if destination.on_conflict == "keep" and facts.tag.foreign(facts.found):
         return 'nothing: somebody else has put another image under this tag, and on_conflict = "keep"'
     again = f"then `ecr-relay dlq redrive --repository {image.repository}`, or `ecr-relay copy {image}`"

@@ -39,8 +39,8 @@ def order(
     config = deployment.config
     for name in destinations:
         deployment.destinations(name)
-    selections = rules.selections(config, image.repository, image.tag)
-    asked = [one for one in selections if not destinations or one.destination.name in destinations]
+    ways = rules.ways(config, image.repository, image.tag)
+    asked = [one for one in ways if not destinations or one.destination.name in destinations]
     wanted = [one.destination.name for one in asked if one.rule.mode == "copy"]
     if not wanted:
         why = f"rules[{asked[0].index}] only observes {image}" if asked else f"no rule selects {image}"

@@ -140,8 +140,8 @@ class Status(Shape):
         description="age of the oldest image that is copying, waiting or to be tried again, from its push; null: none"
     )
     oldest_push_seconds: int | None = Field(
-        description="age, from its push, of the oldest that the consumer looked at within the last five minutes, be it "
-        "waiting (for a slot, too) or arriving; null: none, or CloudWatch does not say"
+        description="age, from its push, of the oldest that the consumer found waiting, for a slot too, within the "
+        "last five minutes; null: none, or CloudWatch does not say"
     )
     lag: Lag | None = Field(description="null: nothing that was pushed arrived within the last hour")
     dead_letters: int

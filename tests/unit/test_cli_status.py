@@ -177,7 +177,12 @@ def test_status_says_how_old_the_oldest_is(office: Office) -> None:
     assert digests.claim(digests.get(target, digest), "run", now_ms() - 600_000)
     points = {
         "ApproximateAgeOfOldestMessage": [{"Timestamp": 2, "Maximum": 42.0}, {"Timestamp": 1, "Maximum": 57.0}],
-        "age": [{"Timestamp": 1, "Maximum": 7_200_000.0}, {"Timestamp": 2, "Maximum": 5.0}],
+        "age": [
+            {"Timestamp": 1, "Maximum": 7_200_000.0},
+            {"Timestamp": 2, "Maximum": 5000.0},
+            {"Timestamp": 3, "Maximum": 9_000_000.0},
+        ],
+        "lag": [{"Timestamp": 2, "Maximum": 4000.0}, {"Timestamp": 3, "Maximum": 9_000_000.0}],  # the last one arrived
     }
     office.calls["GetMetricStatistics"] = lambda arguments: {"Datapoints": points[arguments["MetricName"]]}
     answer = office.json("status")

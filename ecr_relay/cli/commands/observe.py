@@ -146,7 +146,7 @@ def _oldest(answer: "Status") -> str | None:
     parts = []
     ages = [answer.oldest_image_seconds]
     if answer.queue.waiting + answer.queue.in_flight + answer.queue.delayed:
-        ages.append(answer.oldest_push_seconds)  # else it is of what has arrived
+        ages.append(answer.oldest_push_seconds)  # else it has arrived since
     known = [age for age in ages if age is not None]
     if known:
         parts.append(f"image {screen.duration(max(known))} since its push")
