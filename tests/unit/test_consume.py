@@ -384,6 +384,12 @@ def test_a_destination_that_is_down_fails_nothing_and_is_left_alone_for_a_while(
             '{"detail-type": "ECR Image Scan"}',
             "detail-type: 'ECR Image Scan' is unknown; known: 'ECR Image Action'",
         ),
+        ("[" * 100_000, "not JSON: maximum recursion depth exceeded"),
+        (
+            '{"detail-type": "ECR Image Action", "source": "aws.ecr", "account": "000000000000", "region": "us-east-1", '
+            '"time": "9999-12-31T23:59:59-01:00", "detail": {}}',
+            "time: ",
+        ),
     ],
 )
 def test_what_nobody_can_act_on_fails_alone_and_its_reason_is_kept(world: World, body: str, reason: str) -> None:
