@@ -560,6 +560,37 @@ def test_no_time_left_decides_nothing(world: World) -> None:
     assert world.tasks.started == {}
 
 
+def test_launches_that_take_long_leave_time_to_tell_and_the_rest_waits(world: World) -> None:
+    """RunTask hangs for a minute each time: a function that is ended meanwhile uses up a receive of every message."""
+    config = world.config.model_dump(mode="json")
+    config["destinations"] += [{"name": name, "region": name, "account": ACCOUNT} for name in ("us-east-2", "us-west-2")]
+    slow = World(RelayConfig.model_validate_json(json.dumps(config)), table=world.table)
+    slow.tasks.at_once = False
+    launch = slow.tasks.launch
+
+    def hangs(run: str) -> str:
+        slow.clock.tick(60)
+        return launch(run)
+
+    slow.tasks.launch = hangs  # type: ignore[method-assign]
+    digest, event = slow.push("team/app", "one", "1.0")
+    slow.consume(slow.delivery(event))
+    deadline = slow.clock() + 180_000
+    failed = consume(
+        [slow.delivery(envelope.body()) for envelope in slow.queue.sent],
+        slow.relay,
+        slow.queue,  # type: ignore[arg-type]
+        slow.tasks,  # type: ignore[arg-type]
+        240,
+        slow.clock.tick,
+        seconds_left=lambda: (deadline - slow.clock()) / 1000,
+    )
+    assert failed == []
+    assert slow.clock() < deadline + 3000  # one look of the supervisor
+    assert len(slow.tasks.started) == 2
+    assert len(slow.queue.deferred) == 3
+
+
 def test_a_ring_is_dropped_by_its_name(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "ecr_relay.consume")
     [west] = world.config.destinations
