@@ -18,7 +18,7 @@ from ecr_relay.consume.reap import Reaper
 from ecr_relay.consume.settle import facts, settle
 from ecr_relay.consume.supervise import supervise
 from ecr_relay.consume.told import Outcome, Subject, Told
-from ecr_relay.errors import CopyError, Transient
+from ecr_relay.errors import CopyError, Permanent, Transient
 from ecr_relay.ledger import DigestRecord, Ledger, now_ms
 from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
@@ -176,7 +176,8 @@ def _trouble(delivery: Delivery, error: Exception) -> Again | Fail:
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, ClientError | BotoCoreError):
         return Again(reason)
-    return Fail(reason, attempt=delivery.receives, kind=type(error).__name__)
+    attempt = None if isinstance(error, Permanent) else delivery.receives
+    return Fail(reason, attempt=attempt, kind=type(error).__name__)
 
 
 def _outcome(ledger: Ledger, copy: Copy) -> Outcome:

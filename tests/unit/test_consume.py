@@ -544,6 +544,14 @@ def test_a_registry_that_answers_with_errors_for_a_while_uses_up_nothing(world: 
     assert world.consume(delivery) == [delivery.message_id]
 
 
+def test_what_is_denied_while_deciding_does_not_wait(world: World) -> None:
+    _, event = world.push("team/app", "one", "1.0")
+    world.west.fail = [Permanent("AccessDeniedException: not authorized to perform: ecr:BatchGetImage")]
+    delivery = world.delivery(event)
+    assert world.consume(delivery) == [delivery.message_id]
+    assert world.queue.hidden[delivery.receipt_handle] == 0
+
+
 def test_no_time_left_decides_nothing(world: World) -> None:
     _, event = world.push("team/app", "one", "1.0")
     failed = consume(
