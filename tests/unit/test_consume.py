@@ -481,6 +481,20 @@ def test_a_ledger_that_is_away_dead_letters_nothing(world: World, monkeypatch: p
     assert world.west.content["team/app"].tags == {"1.0": digest}
 
 
+def test_a_ledger_that_was_away_gives_no_fresh_attempts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.skopeo.fail = [Transient("blob unknown")] * 10
+    assert world.consume(world.delivery(event)) != []
+    world.clock.tick(30)
+    error = ClientError({"Error": {"Code": "InternalServerError", "Message": "try again"}}, "GetItem")
+    with monkeypatch.context() as broken:
+        broken.setattr(world.ledger.tags, "get", raising(error))
+        assert world.consume(world.delivery(event, receives=2)) == []
+    world.clock.tick(30)
+    assert world.consume(world.delivery(world.queue.repeated[0])) != []
+    assert world.ledger.digests.get(TARGET, digest).attempts == 2
+
+
 def test_a_bug_fails_its_message_and_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _, event = world.push("team/app", "one", "1.0")
     with monkeypatch.context() as broken:
