@@ -210,6 +210,23 @@ def test_6_a_task_that_is_pending_for_ever_is_stopped_and_the_image_copied_by_an
     assert len(world.tasks.started) == 2
 
 
+def test_6_the_ledger_is_out_of_a_tasks_reach_for_longer_than_its_lease(world: World) -> None:
+    """Whatever it still does, no other begins before ECS has shown that it is no more."""
+    digest = world.push("a/one", "latest", "x")
+    world.deliver(10, seconds=0)
+    run = world.begin_to_last()
+    world.lasting[run].frozen = True  # it renews nothing, and runs on
+    world.tick(300)
+    world.deliver(10, seconds=0)
+    assert len(world.tasks.started) == 1
+    assert len(world.tasks.stopped) == 1
+    del world.lasting[run]
+    world.settle()
+    assert tags(world) == {"latest": digest}
+    assert len(world.tasks.started) == 2
+    assert world.queue.dead == []
+
+
 def test_7_a_tag_that_moves_faster_than_a_copy_takes(world: World) -> None:
     """Pushed every 20 minutes, copies of 40: the destination moves, and is never further behind than two copies."""
     pushed: list[str] = []
