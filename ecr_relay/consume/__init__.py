@@ -18,7 +18,7 @@ from ecr_relay.consume.reap import Reaper
 from ecr_relay.consume.settle import facts, settle
 from ecr_relay.consume.supervise import supervise
 from ecr_relay.consume.told import Outcome, Subject, Told
-from ecr_relay.errors import CopyError, Permanent, Transient
+from ecr_relay.errors import CopyError, Permanent, RelayError, Transient
 from ecr_relay.ledger import DigestRecord, Ledger, now_ms
 from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
@@ -174,7 +174,8 @@ def _outcome_of(ledger: Ledger, copy: Copy) -> Outcome:
 def _trouble(delivery: Delivery, error: Exception) -> Again | Fail:
     """AWS does not answer as it should: that is waiting, however long. Anything else may be the message's doing."""
     reason = f"{type(error).__name__}: {error}"
-    if isinstance(error, ClientError | BotoCoreError):
+    aws = ClientError | BotoCoreError | RelayError  # our own word for it, if it is of no copy
+    if isinstance(error, aws) and not isinstance(error, CopyError):
         return Again(reason)
     attempt = None if isinstance(error, Permanent) else delivery.receives
     return Fail(reason, attempt=attempt, kind=type(error).__name__)

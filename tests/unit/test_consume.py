@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from ecr_relay.config import RelayConfig
 from ecr_relay.consume import consume
-from ecr_relay.errors import Permanent, RegistryDown, Transient
+from ecr_relay.errors import Permanent, RegistryDown, RelayError, Transient
 from ecr_relay.ledger import Target
 from ecr_relay.ledger.digests import ATTEMPTS, INTERRUPTIONS, REST_MAX_MS, REST_MS
 from ecr_relay.ledger.slots import RECONCILE_SLOTS, SLOTS
@@ -463,6 +463,18 @@ def test_a_push_for_two_destinations_is_split(world: World) -> None:
     assert two.consume(*(two.delivery(envelope.body()) for envelope in two.queue.sent)) == []
     assert [registry.content["team/app"].tags for registry in two.destinations.values()] == [{"1.0": digest}] * 2
     assert len(two.tasks.started) == 2
+
+
+def test_a_split_that_sqs_does_not_take_is_tried_again_and_uses_up_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = world.config.model_dump(mode="json")
+    config["destinations"].append({"name": "east", "region": "us-east-2", "account": ACCOUNT})
+    two = World(RelayConfig.model_validate_json(json.dumps(config)), table=world.table)
+    _, event = two.push("team/app", "one", "1.0")
+    monkeypatch.setattr(two.queue, "send", raising(RelayError("SQS refused 1 of 2 messages")))
+    assert two.consume(two.delivery(event)) == []
+    assert two.queue.repeated == [event]
 
 
 def test_a_ledger_that_is_away_dead_letters_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
