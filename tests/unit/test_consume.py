@@ -57,6 +57,29 @@ def test_a_new_tag_of_a_copied_digest_is_put_without_a_task(world: World) -> Non
     assert len(world.tasks.started) == 1
 
 
+def test_no_tag_is_put_when_its_lock_is_nearly_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow source, and then a turn that is long in coming: what is put now could land when another has the lock."""
+    digest, event = world.push("team/app", "one", "1.0")
+    world.consume(world.delivery(event))
+    _, event = world.push("team/app", "one", "stable")
+    [destination] = world.config.destinations
+    rate = destination.put_image_per_second
+    world.ledger.quota.reserve(destination.id, round(34 * rate), rate, 60)
+    resolve = world.source.resolve
+
+    def slow(repository: str, tag: str) -> str | None:
+        world.clock.tick(25)
+        return resolve(repository, tag)
+
+    monkeypatch.setattr(world.source, "resolve", slow)
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    monkeypatch.setattr(world.source, "resolve", resolve)
+    [waiting] = world.queue.deferred
+    assert world.consume(world.delivery(waiting.body())) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest, "stable": digest}
+
+
 def test_a_tag_that_moves_away_and_back_ends_where_the_source_is(world: World) -> None:
     first, event = world.push("team/app", "one", "latest")
     world.consume(world.delivery(event))
