@@ -476,6 +476,22 @@ def test_an_immutable_tag_with_another_digest_is_told_before_a_layer_moves(world
     assert "immutable" in (world.ledger.notes.refusal(delivery.message_id) or "")
 
 
+def test_a_repository_that_is_deleted_while_it_is_copied_into_is_made_again_by_the_next_attempt(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    gone: list[object] = []
+    world.skopeo.during = lambda _: None if gone else gone.append(world.west.content.pop("team/app"))
+    delivery = world.delivery(event)
+    assert world.consume(delivery) == [delivery.message_id]
+    assert world.ledger.digests.get(TARGET, digest).attempts == 1
+    assert world.consume(world.delivery(event, sent_at=delivery.sent_at, receives=2)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    # And when it is gone with all that is in it, the ledger is not believed for long.
+    del world.west.content["team/app"]
+    _, event = world.push("team/app", "one", "stable")
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"stable": digest}
+
+
 def test_a_push_for_two_destinations_is_split(world: World) -> None:
     config = world.config.model_dump(mode="json")
     config["destinations"].append({"name": "east", "region": "us-east-2", "account": ACCOUNT})
