@@ -36,7 +36,10 @@ DONE: Counter[str] = Counter()
 
 PUSHES = ("push", "push", "push two tags", "push, its event lost")
 WORK = ("consume", "consume", "run a task", "run a task", "reconcile", "wait")
-TROUBLE = ("repeat a message", "reorder the queue", "lose a task", "tamper with the destination", "remove a tag at the source")
+TROUBLE = (
+    *("repeat a message", "reorder the queue", "lose a task"),
+    *("tamper with the destination", "remove a tag at the source"),
+)
 RACES = ("consume while others act", "run a task while others act")
 
 

@@ -409,8 +409,8 @@ def test_a_destination_that_is_down_fails_nothing_and_is_left_alone_for_a_while(
         ),
         ("[" * 100_000, "not JSON: maximum recursion depth exceeded"),
         (
-            '{"detail-type": "ECR Image Action", "source": "aws.ecr", "account": "000000000000", "region": "us-east-1", '
-            '"time": "9999-12-31T23:59:59-01:00", "detail": {}}',
+            '{"detail-type": "ECR Image Action", "source": "aws.ecr", "account": "000000000000", '
+            '"region": "us-east-1", "time": "9999-12-31T23:59:59-01:00", "detail": {}}',
             "time: ",
         ),
     ],
@@ -636,7 +636,8 @@ def test_no_time_left_decides_nothing(world: World) -> None:
 def test_launches_that_take_long_leave_time_to_tell_and_the_rest_waits(world: World) -> None:
     """RunTask hangs for a minute each time: a function that is ended meanwhile uses up a receive of every message."""
     config = world.config.model_dump(mode="json")
-    config["destinations"] += [{"name": name, "region": name, "account": ACCOUNT} for name in ("us-east-2", "us-west-2")]
+    for region in ("us-east-2", "us-west-2"):
+        config["destinations"].append({"name": region, "region": region, "account": ACCOUNT})
     slow = World(RelayConfig.model_validate_json(json.dumps(config)), table=world.table)
     slow.tasks.at_once = False
     launch = slow.tasks.launch
@@ -646,7 +647,7 @@ def test_launches_that_take_long_leave_time_to_tell_and_the_rest_waits(world: Wo
         return launch(run)
 
     slow.tasks.launch = hangs  # type: ignore[method-assign]
-    digest, event = slow.push("team/app", "one", "1.0")
+    _, event = slow.push("team/app", "one", "1.0")
     slow.consume(slow.delivery(event))
     deadline = slow.clock() + 180_000
     failed = consume(
