@@ -250,6 +250,22 @@ def test_7_a_tag_that_moves_faster_than_a_copy_takes(world: World) -> None:
     assert world.queue.dead == []
 
 
+def test_7_an_older_copy_that_ends_later_moves_no_tag_back(world: World) -> None:
+    runs = []
+    for content in ("x", "y", "z"):
+        pushed = world.push("a/one", "latest", content)
+        world.deliver(10, seconds=0)
+        runs.append((world.begin_to_last(), pushed))
+    (older, _), (newer, y), (newest, z) = runs
+    world.finish(newer)
+    assert tags(world) == {"latest": y}
+    world.finish(older)
+    assert tags(world) == {"latest": y}
+    world.finish(newest)
+    world.settle()
+    assert tags(world) == {"latest": z}
+
+
 def test_8_three_failures_a_dead_letter_the_image_mended_a_redrive(world: World) -> None:
     digest = world.push("a/one", "latest", "x")
     world.skopeo.fail = [Transient("blob unknown")] * 3
