@@ -476,6 +476,19 @@ def test_an_immutable_tag_with_another_digest_is_told_before_a_layer_moves(world
     assert "immutable" in (world.ledger.notes.refusal(delivery.message_id) or "")
 
 
+def test_a_tag_that_is_taken_gives_up_no_other_tag_of_its_digest(world: World) -> None:
+    world.west.ensure_repository(
+        "team/app", world.config.destinations[0].new_repository.model_copy(update={"immutable_tags": True})
+    )
+    other = world.west.push("team/app", "other", "1.0")
+    _, taken = world.push("team/app", "one", "1.0")
+    digest, free = world.push("team/app", "one", "1.1")
+    sent_at = world.clock()
+    assert len(world.consume(world.delivery(taken, sent_at=sent_at))) == 1
+    assert world.consume(world.delivery(free, sent_at=sent_at)) == []
+    assert world.west.content["team/app"].tags == {"1.0": other, "1.1": digest}
+
+
 def test_a_repository_that_is_deleted_while_it_is_copied_into_is_made_again_by_the_next_attempt(world: World) -> None:
     digest, event = world.push("team/app", "one", "1.0")
     gone: list[object] = []
