@@ -360,6 +360,26 @@ def test_a_claim_is_not_taken_from_a_live_run_by_one_that_looked_while_the_old_r
     assert not world.differences()
 
 
+@pytest.mark.parametrize("at", range(1, 20))
+def test_a_run_that_began_after_one_had_looked_is_alive(world: World, at: int) -> None:
+    """Whose first message waits for a run has read the slots; another begins, and has claimed its second one's image."""
+    world.push("a/one", "latest", "x")
+    world.deliver(10, seconds=0)
+    lasting = world.begin_to_last()
+    world.push("a/one", "v1", "x")
+    digest = world.push("b/two", "latest", "y")
+
+    def another() -> None:
+        world.push("b/two", "v1", "y")
+        world.deliver(10, seconds=0)
+
+    world.deliver(2, Interruption(at, "meanwhile", another), seconds=0)  # and `check` finds two tasks for one image
+    assert record(world, "b/two", digest).interruptions == 0
+    world.finish(lasting)
+    world.settle()
+    assert not world.differences()
+
+
 @pytest.mark.parametrize("at", range(1, 25))
 def test_a_claim_is_not_forgotten_by_one_that_found_the_image_gone_before(world: World, at: int) -> None:
     digest = world.push("a/one", "latest", "y")
