@@ -142,8 +142,6 @@ def _under_lock(
             else:
                 ledger.tags.release(place.target, tag, held)
             return NeedsCopy(digest, seen_at)
-        if not ledger.tags.held(held):
-            break
         try:
             moved = there != digest and _put(ledger, place, tag, held, digest)
         except Missing:

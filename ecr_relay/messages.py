@@ -142,12 +142,19 @@ class Ignored:
     reason: str
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{time} is in no year that there is") from None
+
+
 class _Event(BaseModel):
     detail_type: str = Field(alias="detail-type")
     source: Literal["aws.ecr"]
     account: Annotated[str, Field(pattern=r"^[0-9]{12}$")]
     region: str
-    time: AwareDatetime
+    time: Annotated[AwareDatetime, AfterValidator(_in_utc)]
     detail: dict[str, Any]
 
 
@@ -172,7 +179,7 @@ def parse(body: str) -> PushEvent | Ignored | Envelope:
     """Raises Malformed with a reason that names the field."""
     try:
         data = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed(f"not JSON: {error}") from None
     if not isinstance(data, dict):
         raise Malformed(f"not a JSON object, but {type(data).__name__}")
@@ -207,7 +214,7 @@ def _event(data: dict[str, object]) -> PushEvent | Ignored:
         repository=image.repository_name,
         digest=image.image_digest,
         tag=tag,
-        time=event.time.astimezone(UTC),
+        time=event.time,
         detail_type=event.detail_type,
         manifest_media_type=image.manifest_media_type,
         artifact_media_type=image.artifact_media_type,

@@ -14,22 +14,14 @@ if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
     from mypy_boto3_ecs.type_defs import TaskTypeDef
 
-_PASSING: Final = frozenset(
-    {
-        "ThrottlingException",
-        "ServerException",
-        "ServiceUnavailable",
-        "LimitExceededException",
-        "ClusterContainsTasksException",
-        "PlatformTaskDefinitionIncompatibilityException",
-    }
-)
-
-
 LEASE_OVER: Final = "ecr-relay: its lease is over"
 """Why we stop a task that runs on without renewing: as if its host had vanished, and not as an operator stops one."""
-# "Capacity is unavailable at this time", "RESOURCE:ENI", "… reached the limit on …": ECS developer guide, task errors.
-_NO_CAPACITY: Final = re.compile(r"capacity is unavailable|RESOURCE:|reached the limit|rate exceeded|throttl", re.I)
+
+# By ECS's words and not by its codes: "Capacity is unavailable at this time" also comes as a ClientException, and the
+# throttling of EC2 behind it as an InvalidParameterException (tests/unit/test_tasks.py).
+_NO_CAPACITY: Final = re.compile(
+    r"capacity is unavailable|RESOURCE:|reached the limit|(?:rate|limit) ?exceeded|throttl", re.IGNORECASE
+)
 
 
 class LaunchRefused(RelayError):
@@ -89,10 +81,9 @@ class Tasks:
                 },
             )
         except ClientError as error:
-            code = error.response["Error"]["Code"]
             if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
                 raise LaunchUnknown(f"RunTask: {error}") from error
-            raise LaunchRefused(f"RunTask: {error}", passing=code in _PASSING or "Throttl" in code) from error
+            raise LaunchRefused(f"RunTask: {error}", passing=_NO_CAPACITY.search(str(error)) is not None) from error
         except BotoCoreError as error:
             raise LaunchUnknown(f"RunTask: {error}") from error
         if answer["tasks"]:

@@ -18,7 +18,7 @@ from ecr_relay.consume.reap import Reaper
 from ecr_relay.consume.settle import facts, settle
 from ecr_relay.consume.supervise import supervise
 from ecr_relay.consume.told import Outcome, Subject, Told
-from ecr_relay.errors import CopyError, RegistryDown, Transient
+from ecr_relay.errors import CopyError, Permanent, RegistryDown, RelayError, Transient
 from ecr_relay.ledger import DigestRecord, Ledger, now_ms
 from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
@@ -31,6 +31,11 @@ PATIENCE_MS: Final = 3_600_000
 
 ALONE: Final = 3
 """From so many interruptions on an image is copied in a task of its own, so that it takes no other along."""
+
+LOOK_S: Final = 150
+"""Time that must be left to begin with a message: a registry that hangs is given up after 140 s (registries.aws)."""
+LAUNCH_S: Final = 60
+"""Time that must be left to begin a launch: a RunTask that hangs is given up after 51 s (relay.BOUNDED)."""
 
 Report = Callable[[Sequence[Told]], None]
 
@@ -49,8 +54,8 @@ def consume(
 ) -> list[str]:
     """The ids of the messages that failed. One message's trouble is never another's.
 
-    `seconds_left` until nothing more may be begun: what is not decided by then is sent again. `report` gets the
-    outcomes twice: of what was decided at once, and of what was copied; what it raises is logged.
+    `seconds_left` until all must be told: what cannot be begun any more is sent again. `report` gets the outcomes
+    twice: of what was decided at once, and of what was copied; what it raises is logged.
     """
     reaper = Reaper(relay.ledger, tasks)
     decider = Decider(relay, queue, reaper)
@@ -60,7 +65,7 @@ def consume(
     for delivery in deliveries:
         decision = (
             _decide(decider, delivery, relay.ledger.clock())
-            if seconds_left() > 0
+            if seconds_left() > LOOK_S
             else Again("no time was left to decide")
         )
         if isinstance(decision, Copy):
@@ -68,8 +73,7 @@ def consume(
         elif not settle(relay, queue, delivery, decision, told):
             failed.append(delivery.message_id)
     _report(report, told)
-    seconds = min(supervise_seconds, seconds_left())
-    outcomes = _copy(relay.ledger, tasks, reaper, copies, seconds, sleep)
+    outcomes = _copy(relay.ledger, tasks, reaper, copies, supervise_seconds, sleep, seconds_left)
     told = []
     failed += [
         copy.delivery.message_id
@@ -117,14 +121,18 @@ def _copy(
     tasks: Tasks,
     reaper: Reaper,
     copies: Sequence[Copy],
-    seconds: float,
+    supervise_seconds: float,
     sleep: Callable[[float], None],
+    seconds_left: Callable[[], float],
 ) -> Iterable[tuple[Copy, Outcome]]:
     groups: dict[tuple[str, ...], list[Copy]] = {}
     for copy in sorted(copies, key=lambda copy: copy.envelope.lane != "push"):
         groups.setdefault(_companions(copy), []).append(copy)
     launched: list[Launched] = []
     for group in groups.values():
+        if seconds_left() < LAUNCH_S:
+            yield from ((copy, Wait(copy.envelope, "no time was left to launch")) for copy in group)
+            continue
         try:
             result = launch(ledger, tasks, reaper, group)
         except Exception as error:  # noqa: BLE001 - the other groups go on; the reaper ends what was begun here
@@ -143,7 +151,7 @@ def _copy(
             yield from ((copy, Wait(copy.envelope, result.reason)) for copy in result.copies)
     copies = [copy for entry in launched for copy in entry.copies]
     try:
-        supervise(ledger, tasks, reaper, launched, seconds, sleep)
+        supervise(ledger, tasks, reaper, launched, min(supervise_seconds, seconds_left()), sleep)
     except Exception:  # noqa: BLE001 - the tasks go on; their messages look again later
         _log.exception("supervising failed")
     yield from ((copy, _outcome_of(ledger, copy)) for copy in copies)
@@ -167,9 +175,11 @@ def _trouble(delivery: Delivery, error: Exception) -> Again | Fail:
     """AWS or a whole registry does not answer as it should: that is waiting, however long. Anything else may be the
     message's doing."""
     reason = f"{type(error).__name__}: {error}"
-    if isinstance(error, ClientError | BotoCoreError | RegistryDown):
+    aws = ClientError | BotoCoreError | RelayError  # our own word for it, if it is of no copy
+    if isinstance(error, RegistryDown) or (isinstance(error, aws) and not isinstance(error, CopyError)):
         return Again(reason)
-    return Fail(reason, attempt=delivery.receives, kind=type(error).__name__)
+    attempt = None if isinstance(error, Permanent) else delivery.receives
+    return Fail(reason, attempt=attempt, kind=type(error).__name__)
 
 
 def _outcome(ledger: Ledger, copy: Copy) -> Outcome:

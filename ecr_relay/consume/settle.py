@@ -26,7 +26,7 @@ def settle(
     subject = Subject.of(delivery, relay.config, envelope)
     known = facts(delivery, subject)
     try:
-        done = _tell(relay.ledger, queue, delivery, outcome, known)
+        done = _tell(relay.ledger, queue, delivery, outcome, subject, known)
     except Exception:  # noqa: BLE001 - it comes back after its visibility timeout, which loses nothing
         _log.exception("the outcome could not be told", extra=known)
         return False
@@ -46,7 +46,14 @@ def facts(delivery: Delivery, subject: Subject) -> dict[str, object]:
     return known
 
 
-def _tell(ledger: Ledger, queue: CopyQueue, delivery: Delivery, decision: Outcome, known: dict[str, object]) -> bool:
+def _tell(
+    ledger: Ledger,
+    queue: CopyQueue,
+    delivery: Delivery,
+    decision: Outcome,
+    subject: Subject,
+    known: dict[str, object],
+) -> bool:
     match decision:
         case Done(what, reason, arrival):
             run = {} if arrival is None or arrival.run is None else {"run": arrival.run}
@@ -57,7 +64,11 @@ def _tell(ledger: Ledger, queue: CopyQueue, delivery: Delivery, decision: Outcom
             _log.info("deferred", extra=known | {"reason": reason, "seconds": delay})
             return True
         case Again(reason):
-            delay = queue.repeat(delivery.body)
+            body, envelope = delivery.body, subject.envelope
+            if envelope is not None and (subject.event is None or delivery.receives > 1):
+                # As one that we let wait: what others send starts over, and this one may have failed attempts.
+                body = envelope.deferred(ledger.clock()).body()
+            delay = queue.repeat(body)
             _log.warning("again", extra=known | {"reason": reason, "seconds": delay})
             return True
         case Fail(reason, attempt, kind, run):

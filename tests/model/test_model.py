@@ -36,7 +36,10 @@ DONE: Counter[str] = Counter()
 
 PUSHES = ("push", "push", "push two tags", "push, its event lost")
 WORK = ("consume", "consume", "run a task", "run a task", "reconcile", "wait")
-TROUBLE = ("repeat a message", "lose a task", "tamper with the destination", "remove a tag at the source")
+TROUBLE = (
+    *("repeat a message", "reorder the queue", "lose a task"),
+    *("tamper with the destination", "remove a tag at the source"),
+)
 RACES = ("consume while others act", "run a task while others act")
 
 
@@ -66,6 +69,8 @@ class Relay(RuleBasedStateMachine):
             case "repeat a message":
                 if messages := list(world.queue.messages.values()):
                     world.queue.put(draw(st.sampled_from(messages)).body, draw(SECONDS))
+            case "reorder the queue":
+                world.queue.messages = dict(reversed(world.queue.messages.items()))
             case "remove a tag at the source":
                 world.source.content.get(draw(REPOSITORIES), Repository()).tags.pop(draw(TAGS), None)
             case "tamper with the destination":

@@ -210,6 +210,23 @@ def test_6_a_task_that_is_pending_for_ever_is_stopped_and_the_image_copied_by_an
     assert len(world.tasks.started) == 2
 
 
+def test_6_the_ledger_is_out_of_a_tasks_reach_for_longer_than_its_lease(world: World) -> None:
+    """Whatever it still does, no other begins before ECS has shown that it is no more."""
+    digest = world.push("a/one", "latest", "x")
+    world.deliver(10, seconds=0)
+    run = world.begin_to_last()
+    world.lasting[run].frozen = True  # it renews nothing, and runs on
+    world.tick(300)
+    world.deliver(10, seconds=0)
+    assert len(world.tasks.started) == 1
+    assert len(world.tasks.stopped) == 1
+    del world.lasting[run]
+    world.settle()
+    assert tags(world) == {"latest": digest}
+    assert len(world.tasks.started) == 2
+    assert world.queue.dead == []
+
+
 def test_7_a_tag_that_moves_faster_than_a_copy_takes(world: World) -> None:
     """Pushed every 20 minutes, copies of 40: the destination moves, and is never further behind than two copies."""
     pushed: list[str] = []
@@ -231,6 +248,22 @@ def test_7_a_tag_that_moves_faster_than_a_copy_takes(world: World) -> None:
     assert len(seen) >= 5
     assert seen == sorted(seen, key=pushed.index)
     assert world.queue.dead == []
+
+
+def test_7_an_older_copy_that_ends_later_moves_no_tag_back(world: World) -> None:
+    runs = []
+    for content in ("x", "y", "z"):
+        pushed = world.push("a/one", "latest", content)
+        world.deliver(10, seconds=0)
+        runs.append((world.begin_to_last(), pushed))
+    (older, _), (newer, y), (newest, z) = runs
+    world.finish(newer)
+    assert tags(world) == {"latest": y}
+    world.finish(older)
+    assert tags(world) == {"latest": y}
+    world.finish(newest)
+    world.settle()
+    assert tags(world) == {"latest": z}
 
 
 def test_8_three_failures_a_dead_letter_the_image_mended_a_redrive(world: World) -> None:
@@ -323,6 +356,26 @@ def test_a_claim_is_not_taken_from_a_live_run_by_one_that_looked_while_the_old_r
         world.deliver(10, seconds=0)
 
     world.deliver(10, Interruption(at, "meanwhile", another), seconds=0)  # and `check` finds two tasks for one image
+    world.settle()
+    assert not world.differences()
+
+
+@pytest.mark.parametrize("at", range(1, 20))
+def test_a_run_that_began_after_one_had_looked_is_alive(world: World, at: int) -> None:
+    """Whose first message waits for a run has read the slots; another begins, and has claimed its second one's image."""
+    world.push("a/one", "latest", "x")
+    world.deliver(10, seconds=0)
+    lasting = world.begin_to_last()
+    world.push("a/one", "v1", "x")
+    digest = world.push("b/two", "latest", "y")
+
+    def another() -> None:
+        world.push("b/two", "v1", "y")
+        world.deliver(10, seconds=0)
+
+    world.deliver(2, Interruption(at, "meanwhile", another), seconds=0)  # and `check` finds two tasks for one image
+    assert record(world, "b/two", digest).interruptions == 0
+    world.finish(lasting)
     world.settle()
     assert not world.differences()
 

@@ -260,7 +260,8 @@ class World:
                     self.faults += 1
                 self._throttled(name)
             case "lose":
-                return name in ("PutItem", "UpdateItem", "DeleteItem", "RunTask")
+                self.faults += name == "registry"
+                return name in ("PutItem", "UpdateItem", "DeleteItem", "RunTask", "registry")
             case "meanwhile" | "frozen":
                 frame.frozen = interruption.what == "frozen"
                 interruption.meanwhile()
@@ -507,9 +508,17 @@ class World:
 
 
 class ModelRegistry(FakeRegistry):
+    """The answer that may be lost is that of a put, which has landed."""
+
     def __init__(self, world: World, host: str) -> None:
         super().__init__(host=host)
         self.world = world
+        self._lost = False
 
     def _called(self, name: str) -> None:
-        self.world.on_call("registry")
+        self._lost = self.world.on_call("registry")
+
+    def put_tag(self, repository: str, digest: str, tag: str) -> None:
+        super().put_tag(repository, digest, tag)
+        if self._lost:
+            raise Transient("PutImage: read timeout")

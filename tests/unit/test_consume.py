@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from ecr_relay.config import RelayConfig
 from ecr_relay.consume import consume
-from ecr_relay.errors import Permanent, RegistryDown, Transient
+from ecr_relay.errors import Permanent, RegistryDown, RelayError, Transient
 from ecr_relay.ledger import Target
 from ecr_relay.ledger.digests import ATTEMPTS, INTERRUPTIONS, REST_MAX_MS, REST_MS
 from ecr_relay.ledger.slots import RECONCILE_SLOTS, SLOTS
@@ -55,6 +55,29 @@ def test_a_new_tag_of_a_copied_digest_is_put_without_a_task(world: World) -> Non
     assert world.consume(world.delivery(event)) == []
     assert world.west.content["team/app"].tags == {"1.0": digest, "stable": digest}
     assert len(world.tasks.started) == 1
+
+
+def test_no_tag_is_put_when_its_lock_is_nearly_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow source, and then a turn that is long in coming: what is put now could land when another has the lock."""
+    digest, event = world.push("team/app", "one", "1.0")
+    world.consume(world.delivery(event))
+    _, event = world.push("team/app", "one", "stable")
+    [destination] = world.config.destinations
+    rate = destination.put_image_per_second
+    world.ledger.quota.reserve(destination.id, round(34 * rate), rate, 60)
+    resolve = world.source.resolve
+
+    def slow(repository: str, tag: str) -> str | None:
+        world.clock.tick(25)
+        return resolve(repository, tag)
+
+    monkeypatch.setattr(world.source, "resolve", slow)
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    monkeypatch.setattr(world.source, "resolve", resolve)
+    [waiting] = world.queue.deferred
+    assert world.consume(world.delivery(waiting.body())) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest, "stable": digest}
 
 
 def test_a_tag_that_moves_away_and_back_ends_where_the_source_is(world: World) -> None:
@@ -384,6 +407,12 @@ def test_a_destination_that_is_down_fails_nothing_and_is_left_alone_for_a_while(
             '{"detail-type": "ECR Image Scan"}',
             "detail-type: 'ECR Image Scan' is unknown; known: 'ECR Image Action'",
         ),
+        ("[" * 100_000, "not JSON: maximum recursion depth exceeded"),
+        (
+            '{"detail-type": "ECR Image Action", "source": "aws.ecr", "account": "000000000000", '
+            '"region": "us-east-1", "time": "9999-12-31T23:59:59-01:00", "detail": {}}',
+            "time: ",
+        ),
     ],
 )
 def test_what_nobody_can_act_on_fails_alone_and_its_reason_is_kept(world: World, body: str, reason: str) -> None:
@@ -447,6 +476,35 @@ def test_an_immutable_tag_with_another_digest_is_told_before_a_layer_moves(world
     assert "immutable" in (world.ledger.notes.refusal(delivery.message_id) or "")
 
 
+def test_a_tag_that_is_taken_gives_up_no_other_tag_of_its_digest(world: World) -> None:
+    world.west.ensure_repository(
+        "team/app", world.config.destinations[0].new_repository.model_copy(update={"immutable_tags": True})
+    )
+    other = world.west.push("team/app", "other", "1.0")
+    _, taken = world.push("team/app", "one", "1.0")
+    digest, free = world.push("team/app", "one", "1.1")
+    sent_at = world.clock()
+    assert len(world.consume(world.delivery(taken, sent_at=sent_at))) == 1
+    assert world.consume(world.delivery(free, sent_at=sent_at)) == []
+    assert world.west.content["team/app"].tags == {"1.0": other, "1.1": digest}
+
+
+def test_a_repository_that_is_deleted_while_it_is_copied_into_is_made_again_by_the_next_attempt(world: World) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    gone: list[object] = []
+    world.skopeo.during = lambda _: None if gone else gone.append(world.west.content.pop("team/app"))
+    delivery = world.delivery(event)
+    assert world.consume(delivery) == [delivery.message_id]
+    assert world.ledger.digests.get(TARGET, digest).attempts == 1
+    assert world.consume(world.delivery(event, sent_at=delivery.sent_at, receives=2)) == []
+    assert world.west.content["team/app"].tags == {"1.0": digest}
+    # And when it is gone with all that is in it, the ledger is not believed for long.
+    del world.west.content["team/app"]
+    _, event = world.push("team/app", "one", "stable")
+    assert world.consume(world.delivery(event)) == []
+    assert world.west.content["team/app"].tags == {"stable": digest}
+
+
 def test_a_push_for_two_destinations_is_split(world: World) -> None:
     config = world.config.model_dump(mode="json")
     config["destinations"].append({"name": "east", "region": "us-east-2", "account": ACCOUNT})
@@ -457,6 +515,18 @@ def test_a_push_for_two_destinations_is_split(world: World) -> None:
     assert two.consume(*(two.delivery(envelope.body()) for envelope in two.queue.sent)) == []
     assert [registry.content["team/app"].tags for registry in two.destinations.values()] == [{"1.0": digest}] * 2
     assert len(two.tasks.started) == 2
+
+
+def test_a_split_that_sqs_does_not_take_is_tried_again_and_uses_up_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = world.config.model_dump(mode="json")
+    config["destinations"].append({"name": "east", "region": "us-east-2", "account": ACCOUNT})
+    two = World(RelayConfig.model_validate_json(json.dumps(config)), table=world.table)
+    _, event = two.push("team/app", "one", "1.0")
+    monkeypatch.setattr(two.queue, "send", raising(RelayError("SQS refused 1 of 2 messages")))
+    assert two.consume(two.delivery(event)) == []
+    assert two.queue.repeated == [event]
 
 
 def test_a_ledger_that_is_away_dead_letters_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,6 +543,20 @@ def test_a_ledger_that_is_away_dead_letters_nothing(world: World, monkeypatch: p
     world.clock.tick(400)
     assert world.consume(world.delivery(event)) == []
     assert world.west.content["team/app"].tags == {"1.0": digest}
+
+
+def test_a_ledger_that_was_away_gives_no_fresh_attempts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest, event = world.push("team/app", "one", "1.0")
+    world.skopeo.fail = [Transient("blob unknown")] * 10
+    assert world.consume(world.delivery(event)) != []
+    world.clock.tick(30)
+    error = ClientError({"Error": {"Code": "InternalServerError", "Message": "try again"}}, "GetItem")
+    with monkeypatch.context() as broken:
+        broken.setattr(world.ledger.tags, "get", raising(error))
+        assert world.consume(world.delivery(event, receives=2)) == []
+    world.clock.tick(30)
+    assert world.consume(world.delivery(world.queue.repeated[0])) != []
+    assert world.ledger.digests.get(TARGET, digest).attempts == 2
 
 
 def test_a_bug_fails_its_message_and_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -548,6 +632,14 @@ def test_a_source_that_is_down_uses_up_nothing_of_what_must_be_read_to_be_known(
     assert world.queue.repeated == [event, event]
 
 
+def test_what_is_denied_while_deciding_does_not_wait(world: World) -> None:
+    _, event = world.push("team/app", "one", "1.0")
+    world.west.fail = [Permanent("AccessDeniedException: not authorized to perform: ecr:BatchGetImage")]
+    delivery = world.delivery(event)
+    assert world.consume(delivery) == [delivery.message_id]
+    assert world.queue.hidden[delivery.receipt_handle] == 0
+
+
 def test_no_time_left_decides_nothing(world: World) -> None:
     _, event = world.push("team/app", "one", "1.0")
     failed = consume(
@@ -562,6 +654,38 @@ def test_no_time_left_decides_nothing(world: World) -> None:
     assert failed == []
     assert world.queue.repeated == [event]
     assert world.tasks.started == {}
+
+
+def test_launches_that_take_long_leave_time_to_tell_and_the_rest_waits(world: World) -> None:
+    """RunTask hangs for a minute each time: a function that is ended meanwhile uses up a receive of every message."""
+    config = world.config.model_dump(mode="json")
+    for region in ("us-east-2", "us-west-2"):
+        config["destinations"].append({"name": region, "region": region, "account": ACCOUNT})
+    slow = World(RelayConfig.model_validate_json(json.dumps(config)), table=world.table)
+    slow.tasks.at_once = False
+    launch = slow.tasks.launch
+
+    def hangs(run: str) -> str:
+        slow.clock.tick(60)
+        return launch(run)
+
+    slow.tasks.launch = hangs  # type: ignore[method-assign]
+    _, event = slow.push("team/app", "one", "1.0")
+    slow.consume(slow.delivery(event))
+    deadline = slow.clock() + 180_000
+    failed = consume(
+        [slow.delivery(envelope.body()) for envelope in slow.queue.sent],
+        slow.relay,
+        slow.queue,  # type: ignore[arg-type]
+        slow.tasks,  # type: ignore[arg-type]
+        240,
+        slow.clock.tick,
+        seconds_left=lambda: (deadline - slow.clock()) / 1000,
+    )
+    assert failed == []
+    assert slow.clock() < deadline + 3000  # one look of the supervisor
+    assert len(slow.tasks.started) == 2
+    assert len(slow.queue.deferred) == 3
 
 
 def test_a_ring_is_dropped_by_its_name(world: World, caplog: pytest.LogCaptureFixture) -> None:

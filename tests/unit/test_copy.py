@@ -158,6 +158,20 @@ def test_an_index_takes_its_turn_for_all_its_manifests(world: World) -> None:
     assert 3 < turn <= 4
 
 
+@pytest.mark.parametrize(("reserved", "seconds"), [(4, 3), (30, 29)])
+def test_a_copy_waits_for_its_turn(world: World, reserved: int, seconds: int) -> None:
+    """Also when its turn is so far ahead that it cannot be reserved yet."""
+    one = job(world, "team/app", "one", "1")
+    destination = world.config.destinations[0].model_copy(update={"put_image_per_second": 1.0})
+    run, _ = begin(world, one)
+    began: list[int] = []
+    world.skopeo.during = lambda _: began.append(world.clock())
+    reserved_at = world.clock()
+    world.ledger.quota.reserve(destination.id, reserved, 1.0, 60)
+    copy_all(Copier(world.relay, run, destination, world.skopeo), run.jobs)  # type: ignore[arg-type]
+    assert began[0] - reserved_at == pytest.approx(seconds * 1000, abs=100)
+
+
 def test_one_immutable_tag_of_two_keeps_the_other_from_nothing(world: World) -> None:
     immutable = world.config.destinations[0].new_repository.model_copy(update={"immutable_tags": True})
     world.west.ensure_repository("team/app", immutable)
@@ -203,19 +217,23 @@ def test_a_lease_that_cannot_be_kept_ends_the_copier_once(
         reasons.append(reason)
         ended.set()
 
+    tries: list[object] = []
+
+    def unreachable(*_: object) -> None:
+        tries.append(_)
+        raise EndpointConnectionError(endpoint_url="https://dynamodb")
+
     if lost == "taken by another":
         world.ledger.slots.free("run", slot.number)
     else:
         monkeypatch.setattr(world.ledger.slots, "renew", unreachable)
-        world.clock.tick((slots.LEASE_MS - slots.LAST_WORDS_MS) / 1000)
+        # Another try would come too late.
+        world.clock.tick((slots.LEASE_MS - slots.LAST_WORDS_MS) / 1000 - 0.008)
     lease = Lease(world.ledger, slot, "me", on_lost)
     assert ended.wait(10)
     lease.end()
     assert len(reasons) == 1
-
-
-def unreachable(*_: object) -> None:
-    raise EndpointConnectionError(endpoint_url="https://dynamodb")
+    assert len(tries) <= 1
 
 
 def test_a_lease_is_renewed_until_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,13 @@ from functools import cached_property
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 
 from ecr_relay.config import RelayConfig
 from ecr_relay.errors import Permanent
 from ecr_relay.settings import ConsumerSettings
+from ecr_relay.tasks import Tasks
 from tests.unit.conftest import CONFIG
 from tests.unit.office import Office, opened, refused
 
@@ -173,6 +175,43 @@ def test_a_push(functions: Functions, announced: list[dict[str, Any]]) -> None:
     detail = json.loads(entry["Detail"])
     assert (detail["repository"], detail["tag"], detail["destination"]) == ("team/app", "1.0", "west")
     assert detail["first_seen"].endswith("+00:00")
+
+
+def test_what_a_message_costs_by_botocores_own_events(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy is one RunTask, also of two tags; a retag has none; what is copied already is one read, and no more."""
+    world, calls = functions.office.world, []
+
+    def called(model: Any, params: dict[str, Any], **_: object) -> Any:
+        calls.append(f"{model.service_model.service_name}.{model.name}")
+        if model.name != "RunTask":
+            return None
+        run = json.loads(params["body"])["startedBy"]
+        world.run_copier(run)
+        metadata = {"ResponseMetadata": {"HTTPStatusCode": 200}}
+        return SimpleNamespace(status_code=200), {"tasks": [{"taskArn": f"task/{run}"}], "failures": [], **metadata}
+
+    session = boto3.Session()
+    session.events.register("before-call", called)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    consumer = functions.consumer
+    consumer.tasks = Tasks(boto3.client("ecs"), consumer.settings)
+    one, latest = functions.push("team/app", "one", "1.0"), functions.push("team/app", "one", "latest")
+    assert functions.consume(one, latest) == {"batchItemFailures": []}
+    assert [call for call in calls if not call.startswith("dynamodb.")] == [
+        "ssm.GetParameter",
+        "ecs.RunTask",
+        "events.PutEvents",
+    ]
+    calls.clear()
+    assert functions.consume(functions.push("team/app", "one", "stable")) == {"batchItemFailures": []}
+    assert {call for call in calls if not call.startswith("dynamodb.")} == {"events.PutEvents"}
+    assert world.west.content["team/app"].tags.keys() == {"1.0", "latest", "stable"}
+    calls.clear()
+    world.source.calls.clear()
+    world.west.calls.clear()
+    assert functions.consume(latest) == {"batchItemFailures": []}
+    assert calls == ["dynamodb.GetItem"]
+    assert world.source.calls == world.west.calls == []
 
 
 def test_a_failure(functions: Functions, announced: list[dict[str, Any]]) -> None:

@@ -112,6 +112,21 @@ def test_a_lock_is_broken_only_when_it_is_over_for_long(world: World) -> None:
     assert not tags.commit(TARGET, "latest", held, DIGEST, world.clock())
 
 
+def test_who_has_lost_the_lock_changes_nothing(world: World) -> None:
+    tags = world.ledger.tags
+    held = tags.acquire(TARGET, "latest", "one")
+    assert held is not None
+    world.clock.tick(2 * LOCK_MS / 1000 + 1)
+    assert tags.acquire(TARGET, "latest", "two") is not None
+    before = tags.get(TARGET, "latest")
+    assert not tags.intend(TARGET, "latest", held, DIGEST)
+    assert not tags.put_for_now(TARGET, "latest", held, DIGEST, 5)
+    assert not tags.commit(TARGET, "latest", held, DIGEST, 5)
+    tags.release(TARGET, "latest", held)
+    tags.forget(TARGET, "latest", held)
+    assert tags.get(TARGET, "latest") == before
+
+
 def test_what_is_put_for_now_is_no_commit(world: World) -> None:
     tags = world.ledger.tags
     held = tags.acquire(TARGET, "latest", "one")

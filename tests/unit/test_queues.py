@@ -1,10 +1,13 @@
 """The copy queue over moto's SQS: batches, groups, delays, visibility."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import boto3
 import pytest
 
+from ecr_relay.errors import RelayError
 from ecr_relay.messages import Envelope, Lane
 from ecr_relay.queues import CopyQueue, backoff_seconds, wait_seconds
 
@@ -31,6 +34,43 @@ def test_reconcile_work_is_one_tenant_and_a_push_is_its_own(queue: CopyQueue) ->
     messages = client.receive_message(QueueUrl=queue.url, MaxNumberOfMessages=10, AttributeNames=["All"])["Messages"]
     groups = {json.loads(m["Body"])["lane"]: m["Attributes"].get("MessageGroupId") for m in messages}
     assert groups == {"reconcile": "reconcile", "push": None}
+
+
+@pytest.mark.parametrize(("lane", "group"), [("reconcile", "reconcile"), ("push", None)])
+def test_what_waits_keeps_its_tenant(queue: CopyQueue, lane: Lane, group: str | None) -> None:
+    asked: list[str | None] = []
+    queue._client.meta.events.register(
+        "provide-client-params.sqs.SendMessage", lambda params, **_: asked.append(params.get("MessageGroupId"))
+    )
+    queue.defer(envelope(1, lane), now=0)
+    queue.repeat(envelope(1, lane).body())
+    assert asked == [group, group]
+
+
+def answers(client: Any, *failures: list[str]) -> list[list[str]]:
+    """The next batches that are sent fail in these ids; returns what they hold, when they are sent."""
+    sent: list[list[str]] = []
+    left = list(failures)
+
+    def call(params: dict[str, Any], **_: object) -> Any:
+        sent.append([entry["Id"] for entry in json.loads(params["body"])["Entries"]])
+        failed = [{"Id": name, "Code": "InternalError", "SenderFault": False} for name in left.pop(0)]
+        return SimpleNamespace(status_code=200), {"Failed": failed, "Successful": []}
+
+    client.meta.events.register("before-call.sqs.SendMessageBatch", call)
+    return sent
+
+
+def test_what_sqs_does_not_take_is_sent_again_and_nothing_else(queue: CopyQueue) -> None:
+    sent = answers(queue._client, ["1", "3"], ["3"], [])
+    assert queue.send(envelope(number) for number in range(4)) == 4
+    assert sent == [["0", "1", "2", "3"], ["1", "3"], ["3"]]
+
+
+def test_what_sqs_never_takes_is_told(queue: CopyQueue) -> None:
+    answers(queue._client, ["1"], ["1"], ["1"])
+    with pytest.raises(RelayError, match="SQS refused 1 of 2 messages"):
+        queue.send([envelope(0), envelope(1)])
 
 
 def test_a_deferred_message_is_the_same_later(queue: CopyQueue) -> None:
