@@ -233,8 +233,8 @@ class Destination(EcrRegistry):
         default=100,
         ge=1,
         le=100_000,
-        description='with `deletes = "propagate"`: a reconcile removes so many tags there; of a repository with '
-        "which they would be more it removes none, and says so",
+        description='with `deletes = "propagate"`: a reconcile removes so many tags and images there, those that it '
+        "has removed elsewhere counted; of a repository with which they would be more it removes none, and says so",
     )
     max_tasks: int | None = Field(
         default=None,

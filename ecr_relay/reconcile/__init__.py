@@ -123,9 +123,8 @@ class Reconciler:
         leave(self._relay, place, found.evicted)
         if deletes.wanted(self._relay, place.settings, place.source_repository):
             before = deleted + counts["deleted"]
-            removed = deletes.propagate(self._relay, place, found.source, found.there, found.as_of, before)
-            for name, count in removed.items():
-                counts[name] += count
+            for outcome in deletes.propagate(self._relay, place, found.source, found.there, found.as_of, before):
+                counts[outcome] += 1
         if place.settings.new_repository != NewRepository() and found.there:
             for difference in place.destination.differences(
                 place.destination_repository, place.settings.new_repository
