@@ -159,7 +159,7 @@ class Reconciler:
         ]
 
     def _dry_run(self, request: Request) -> Answer:
-        counts = dict.fromkeys(COUNTS, 0)
+        counts = dict.fromkeys((*COUNTS, "equal", "only_there"), 0)
         plan: list[Planned] = []
         cursor = request.after
         for repository in self._repositories(request.repositories, request.after):
@@ -176,6 +176,8 @@ class Reconciler:
                     continue
                 self._count(found, counts)
                 counts["enqueued"] += len(found.copies)
+                counts["equal"] += found.equal
+                counts["only_there"] += found.only_there
             counts["repositories"] += 1
             cursor = repository
         return Answer(status="done", cursor=cursor, counts=counts, plan=plan)
