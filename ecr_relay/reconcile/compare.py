@@ -35,7 +35,7 @@ class Comparison:
     observed: list[Wanted] = field(default_factory=list)
     """That only a rule with `mode = "observe"` wants."""
     evicted: list[Wanted] = field(default_factory=list)
-    """That vanished again not long after they had been healed, and are left alone."""
+    """That vanished again after they had been healed, and are left alone."""
 
 
 def compare(relay: Relay, place: Place) -> Comparison:
@@ -123,5 +123,4 @@ def _evicted(relay: Relay, place: Place, wanted: list[Wanted], there: list[Liste
     digests = {one.digest for one in there}
     missing = dict.fromkeys(one.digest for one in wanted if one.digest not in digests)
     records = Lookups(relay.ledger.table).digests((place.target, digest) for digest in missing)
-    now = relay.ledger.clock()
-    return {record.digest for record in records.values() if record.evicted(now)}
+    return {record.digest for record in records.values() if record.evicted}

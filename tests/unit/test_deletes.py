@@ -232,11 +232,23 @@ def test_what_a_lifecycle_policy_removes_again_is_not_fought() -> None:
     counts = a_day_later(world)
     assert (counts["enqueued"], counts["evicted"]) == (0, 1)
     assert there(world) == {"stays"}
-    assert a_day_later(world)["evicted"] == 1
+    world.clock.tick(400 * DAY_MS / 1000)
+    assert reconcile(world)["evicted"] == 1
     # Until it is pushed again.
     assert world.consume(world.delivery(world.event("team/app", digest, "old"))) == []
     assert there(world) == {"old", "stays"}
     assert reconcile(world)["evicted"] == 0
+
+
+def test_nor_is_one_that_counts_many_days() -> None:
+    world = a_world({})
+    digest = relayed(world, "old")["old"]
+    found = []
+    for _ in range(3):
+        world.clock.tick(90 * DAY_MS / 1000)
+        world.west.delete("team/app", digest, "old")
+        found.append(reconcile(world)["enqueued"])
+    assert found == [1, 0, 0]
 
 
 def test_a_rule_that_observes_copies_nothing_and_says_what_it_would(caplog: pytest.LogCaptureFixture) -> None:
