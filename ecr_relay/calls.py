@@ -31,7 +31,7 @@ class Calls:
         """On a repository at `destination`."""
         made = _making(destination.new_repository) if self.makes else ()
         deletes = self.deletes and config.deletes_at(destination)
-        deleted = ("ecr:BatchDeleteImage", "ecr:BatchGetImage") if deletes else ()
+        deleted = ("ecr:BatchDeleteImage", "ecr:BatchGetImage", "ecr:DescribeImages") if deletes else ()
         return (*self.destination, *made, *deleted)
 
 

@@ -85,11 +85,7 @@ def most(ways: Iterable[Selection]) -> Selection | None:
 
 def are_of_one_mind(config: RelayConfig, destination: Destination, repository: str) -> bool:
     """Whether what refers to an image goes to `destination`, and from it, in one way, whatever the image's tags are."""
-    minds = {
-        (rule.mode, rule.referrers, rule.deletes)
-        for rule in config.rules
-        if _is_for(rule, destination) and _wants_repository(rule, repository)
-    }
+    minds = {(rule.mode, rule.referrers, rule.deletes) for rule in concerning(config, destination, repository)}
     return len(minds) < 2
 
 
@@ -98,10 +94,16 @@ def matters(config: RelayConfig, repository: str, tag: str) -> bool:
     return subject_of_tag(tag) is not None or bool(selections(config, repository, tag))
 
 
+def concerning(config: RelayConfig, destination: Destination, repository: str) -> tuple[Rule, ...]:
+    """Every rule that may select something in this repository for `destination`."""
+    if is_ring(destination, repository):
+        return ()
+    return tuple(rule for rule in config.rules if _is_for(rule, destination) and _wants_repository(rule, repository))
+
+
 def concerns(config: RelayConfig, repository: str) -> bool:
     """Whether any rule may select something in this repository, so that listing it is worth the requests."""
-    rules = [(index, rule) for index, rule in enumerate(config.rules) if _wants_repository(rule, repository)]
-    return any(True for _ in _first(config, repository, rules))
+    return any(concerning(config, destination, repository) for destination in config.destinations)
 
 
 def named(config: RelayConfig) -> tuple[str, ...] | None:

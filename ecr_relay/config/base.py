@@ -1,5 +1,7 @@
 """What every table of `relay.toml` is made of."""
 
+import re
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Annotated
 
@@ -22,10 +24,24 @@ def _known_region(region: str) -> str:
     return region
 
 
+def _glob_of(what: str, letters: str) -> Callable[[str], str]:
+    """What can match nothing is a mistake: an image's whole name, or an expression."""
+    place, hint = ("/", "tags have a key of their own") if what == "repository" else ("", "expressions go to tag_regex")
+    strange = re.compile(rf"[^{letters}0-9._{place}*?\[\]!-]")
+
+    def check(glob: str) -> str:
+        if found := strange.search(glob):
+            raise ValueError(f"{glob!r} can match no {what}, since none has {found[0]!r} in its name; {hint}")
+        return glob
+
+    return check
+
+
 Region = Annotated[str, AfterValidator(_known_region)]
 Account = Annotated[str, Field(pattern=r"^[0-9]{12}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
-Glob = Annotated[str, Field(min_length=1, max_length=256)]
+RepositoryGlob = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_glob_of("repository", "a-z"))]
+TagGlob = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_glob_of("tag", "A-Za-z"))]
 SecretArn = Annotated[
     str, Field(pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+-[A-Za-z0-9]{6}$")
 ]

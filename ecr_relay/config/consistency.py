@@ -7,7 +7,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Final
 
 from ecr_relay import globs
-from ecr_relay.config.registries import PLACEHOLDER, Destination, OciSource
+from ecr_relay.config.registries import ECR_HOST, PLACEHOLDER, Destination, OciSource
 from ecr_relay.config.selection import Rule, image_list
 from ecr_relay.regions import PARTITION_OF_REGION
 
@@ -28,6 +28,8 @@ def check(config: "RelayConfig") -> None:
         if destination.id == config.source.id:
             _no_ring(config, index, destination)
     for index, rule in enumerate(config.rules):
+        _no_host(config, index, rule)
+        _comes_back(config, index, rule)
         if isinstance(config.source, OciSource):
             _for_oci(config.source, index, rule)
     for (first, rule), (second, other) in combinations(enumerate(config.rules), 2):
@@ -125,15 +127,45 @@ def _partitions(config: "RelayConfig") -> None:
             )
 
 
+def _comes_back(config: "RelayConfig", index: int, rule: Rule) -> None:
+    """What a rule asks for by name is not what `rules.is_ring` drops."""
+    for destination in config.destinations:
+        ours = inside(destination)
+        if destination.pattern == PLACEHOLDER or not _is_for(rule, destination):
+            continue
+        if glob := next((glob for glob in _repositories(rule) if globs.covers(ours, glob)), None):
+            raise ValueError(
+                f"rules[{index}].{_named_by(rule)}: {glob!r} looks like what destination {destination.name!r} is "
+                f"given, {ours!r}, and would be dropped as a copy that comes back; give that destination another "
+                f"{_key(destination)}, or the rule other destinations"
+            )
+
+
+def _no_host(config: "RelayConfig", index: int, rule: Rule) -> None:
+    """A repository's name does not begin with its registry's."""
+    source = config.source
+    for name in _repositories(rule):
+        host, slash, rest = name.partition("/")
+        ours = source.is_host(host) if isinstance(source, OciSource) else ECR_HOST.fullmatch(host) is not None
+        if slash and ours:
+            raise ValueError(
+                f"rules[{index}].{_named_by(rule)}: {name!r} begins with a registry's host; leave that out, as in "
+                f"{rest!r}"
+            )
+
+
+def _named_by(rule: Rule) -> str:
+    return "repositories" if rule.images is None else "images"
+
+
 def _for_oci(source: OciSource, index: int, rule: Rule) -> None:
-    if rule.images is not None and source.id == "docker.io":
-        for name in image_list(rule.images):
-            host, slash, _ = name.partition("/")
-            if slash and "." in host:  # Docker Hub's names have no dot before the slash
-                raise ValueError(
-                    f"rules[{index}].images: {name!r} is of another registry, {host}; a relay has one source, so give "
-                    "that registry a relay of its own"
-                )
+    for name in _repositories(rule) if source.id == "docker.io" else ():
+        host, slash, _ = name.partition("/")
+        if slash and "." in host:  # Docker Hub's names have no dot before the slash
+            raise ValueError(
+                f"rules[{index}].{_named_by(rule)}: {name!r} is of another registry, {host}; a relay has one source, "
+                "so give that registry a relay of its own"
+            )
     if rule.images is None and (glob := next((name for name in rule.repositories if not globs.is_literal(name)), None)):
         raise ValueError(
             f"rules[{index}].repositories: {glob!r}: {source.host} cannot be asked what repositories it has, so name "
@@ -159,11 +191,13 @@ def _agree(config: "RelayConfig", first: int, rule: Rule, second: int, other: Ru
 
 
 def _overlap(config: "RelayConfig", rule: Rule, other: Rule) -> bool:
-    """Whether both may select one image. Expressions and ranges count as disjoint: what they share cannot be known."""
+    """Whether both may select one image. Expressions and ranges count as disjoint, since what they share cannot be
+    known, unless both rules say the same of tags."""
     every = {destination.name for destination in config.destinations}
     if not set(rule.destinations or every) & set(other.destinations or every):
         return False
-    if any(each.tag_regex or each.semver for each in (rule, other)):
+    mine, others = ((each.tags, each.exclude_tags, each.tag_regex, each.semver) for each in (rule, other))
+    if mine != others and any(each.tag_regex or each.semver for each in (rule, other)):
         return False
     return any(
         _meet(rule, other, one, two)

@@ -14,7 +14,7 @@ PLACEHOLDER: Final = "{repository}"
 DOCKER_HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 """Names of one registry, whose repositories without a folder lie in `library/`."""
 
-_ECR_HOST: Final = re.compile(r"[0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9.-]+")
+ECR_HOST: Final = re.compile(r"[0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9.-]+")
 
 
 def _usable_prefix(prefix: str) -> str:
@@ -156,7 +156,7 @@ class OciSource(Table):
     @field_validator("host")
     @classmethod
     def _not_ecr(cls, host: str) -> str:
-        if _ECR_HOST.fullmatch(host):
+        if ECR_HOST.fullmatch(host):
             raise ValueError(f'{host!r} is Amazon ECR, which has events and no lasting password: use type = "ecr"')
         return host
 
@@ -170,6 +170,10 @@ class OciSource(Table):
     def id(self) -> str:
         """How the ledger names it."""
         return "docker.io" if self.host in DOCKER_HUB else self.host
+
+    def is_host(self, name: str) -> bool:
+        """Whether `name` is one of the registry's own."""
+        return name == self.host or (self.id == "docker.io" and name in DOCKER_HUB)
 
 
 class NewRepository(Table):
@@ -233,8 +237,8 @@ class Destination(EcrRegistry):
         default=100,
         ge=1,
         le=100_000,
-        description='with `deletes = "propagate"`: a reconcile removes so many tags there; of a repository with '
-        "which they would be more it removes none, and says so",
+        description='with `deletes = "propagate"`: a reconcile removes so many tags and images there, those that it '
+        "has removed elsewhere counted; of a repository with which they would be more it removes none, and says so",
     )
     max_tasks: int | None = Field(
         default=None,

@@ -1,5 +1,6 @@
 """`[[rules]]`: which images, where to, and how."""
 
+import re
 from functools import lru_cache
 from typing import Annotated, Final, Literal, Self
 
@@ -7,7 +8,7 @@ import re2
 from pydantic import AfterValidator, Field, model_validator
 
 from ecr_relay import versions
-from ecr_relay.config.base import Glob, Name, Table
+from ecr_relay.config.base import Name, RepositoryGlob, Table, TagGlob
 from ecr_relay.images import Reference
 
 ALL_TAGS: Final = "ALL_TAGS"
@@ -42,7 +43,8 @@ def _range(text: str) -> str:
 @lru_cache(maxsize=64)
 def image_list(text: str) -> dict[str, frozenset[str] | None]:
     """The Data Transfer Hub plugin's own list: repository -> its tags, None for all. No tag means `latest`; what is
-    between entries, a comma, a blank or a line's end, may be written as `\\n`, too, as that plugin has it.
+    between entries is a comma, a blank or a line's end, which may be written as `\\n`, as that plugin has it. Blanks
+    around a colon do not matter.
 
     >>> sorted(image_list("ubuntu:14.04, my-repo:ALL_TAGS")["ubuntu"])
     ['14.04']
@@ -50,7 +52,9 @@ def image_list(text: str) -> dict[str, frozenset[str] | None]:
     Raises ValueError that names the entry that is no image.
     """
     found: dict[str, frozenset[str] | None] = {}
-    for entry in text.replace("\\n", " ").replace(",", " ").split():
+    for entry in re.sub(r"\s*:\s*", ":", text.replace("\\n", " ")).replace(",", " ").split():
+        if re.match(r"[^/]*:[^/]*/", entry):
+            raise ValueError(f"{entry!r}: an image here is repository:tag, without its registry's host")
         reference = Reference.parse(entry)
         if reference.digest:
             raise ValueError(f"{entry!r}: an image here is repository:tag, without a digest")
@@ -77,16 +81,18 @@ class Rule(Table):
         description="the Data Transfer Hub plugin's list, instead of `repositories` and `tags`: "
         "`ubuntu:14.04,golang:1.16,my-repo:ALL_TAGS`; no tag means `latest`",
     )
-    repositories: tuple[Glob, ...] = Field(
+    repositories: tuple[RepositoryGlob, ...] = Field(
         default=("*",),
         min_length=1,
         description="globs of the source's names; `*` matches `/`, too; names, not globs, where the source is `oci`",
     )
-    exclude_repositories: tuple[Glob, ...] = Field(default=(), description="globs; not these, whatever else matches")
-    tags: tuple[Glob, ...] = Field(
+    exclude_repositories: tuple[RepositoryGlob, ...] = Field(
+        default=(), description="globs; not these, whatever else matches"
+    )
+    tags: tuple[TagGlob, ...] = Field(
         default=("*",), min_length=1, description="names or globs of tags; `ALL_TAGS` is the same as `*`"
     )
-    exclude_tags: tuple[Glob, ...] = Field(default=(), description="globs; not these, whatever else matches")
+    exclude_tags: tuple[TagGlob, ...] = Field(default=(), description="globs; not these, whatever else matches")
     tag_regex: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_expression)] | None = Field(
         default=None, description="RE2 expression that the whole tag must match, such as `v[0-9]+[.][0-9]+`"
     )

@@ -40,8 +40,6 @@ INTERRUPTIONS: Final = 10
 REST_MS: Final = 10_000
 """How long an image is left alone after the first interruption; each further one doubles it, up to REST_MAX_MS."""
 REST_MAX_MS: Final = 300_000
-EVICTED_MS: Final = 30 * 86_400_000
-"""What vanished within 30 days of having been healed is not healed again: a lifecycle policy would win for ever."""
 ERROR_LIMIT: Final = 2000
 """Characters of an error that are kept."""
 
@@ -53,8 +51,9 @@ class DigestRecord:
     """What the ledger knows of one digest at one destination. `status` absent: no record.
 
     `verified_at` is when the destination was last seen to have it, `arrived_at` when this copy of it was first.
-    `healed_at`: when the reconcile had to have it copied again; `gone_since`: when the source was first seen without
-    it; `subject`: what it refers to, if it is a referrer; `brought`: by a copy of ours, and not there before.
+    `healed_at`: when the reconcile had to have it copied again, and no push has brought it since; `gone_since`: when
+    the source was first seen without it; `subject`: what it refers to, if it is a referrer; `brought`: by a copy of
+    ours, and not there before.
     """
 
     target: Target
@@ -100,10 +99,13 @@ class DigestRecord:
             return 0
         return self.changed_at + min(REST_MAX_MS, REST_MS << (self.interruptions - 1))
 
-    def evicted(self, now: int) -> bool:
-        """Whether the destination removes what is brought there: healed not long ago, and missing again."""
-        known = self.status in ("copied", "absent")
-        return known and self.healed_at is not None and now - self.healed_at < EVICTED_MS
+    @property
+    def evicted(self) -> bool:
+        """Of what is missing there: whether the destination removes what is brought, since it was healed before.
+
+        However long ago: a lifecycle policy that counts days may count many.
+        """
+        return self.status in ("copied", "absent") and self.healed_at is not None
 
     def claimed(
         self, run: str, now: int, first_seen: int, *, heals: bool = False, subject: str | None = None

@@ -143,6 +143,8 @@ class _Facts:
 
 def _next(deployment: Deployment, image: Reference, destination: Destination, facts: _Facts) -> str:
     if not facts.selected:
+        if rules.is_ring(destination, image.repository):
+            return "nothing: it looks like a copy that comes back, and would go round for ever"
         kind = "no rule selects it" if image.tag else "no rule wants images without a tag"
         return f"nothing: {kind} for this destination"
     if facts.answer:

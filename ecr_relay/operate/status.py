@@ -62,7 +62,7 @@ class Reconcile(Shape):
     enqueued: int
     failures: int = Field(description="repositories that could not be compared at a destination")
     observed: int = Field(description="wanted by a rule that only observes")
-    evicted: int = Field(description="vanished again soon after they were healed, and left alone")
+    evicted: int = Field(description="vanished again after they were healed, and left alone")
     deleted: int = Field(description="removed, because the source has lost them")
     held: int = Field(description="not removed, because max_deletes is too low")
     differing: int = Field(description="settings of repositories that are not what new_repository asks for")

@@ -38,7 +38,12 @@ class Plan(Shape):
     """`sync --dry-run`."""
 
     repositories: int = Field(description="compared")
-    images: int = Field(description="seen at the source")
+    images: int = Field(description="tags and untagged digests of the source that rules select, for each destination")
+    equal: int = Field(description="of those, what its destination has with the same digest")
+    only_there: int = Field(
+        description="tags and untagged digests of the same repositories that only a destination has; they stay, but "
+        "for those that the plan has as `delete`. Where the source is no ECR: tags that rules do not select there"
+    )
     failures: int = Field(description="repositories that could not be compared at a destination")
     bytes: int = Field(description="of what would be copied, layers that are there already included")
     hours: dict[str, float] = Field(description="for each destination, what PutImage's quota takes at the least")
@@ -76,7 +81,7 @@ class Step(BaseModel):
 def plan(deployment: Deployment, repositories: Iterable[str] = ()) -> Plan:
     """What a sync would enqueue, by the function that would: page by page where it is long."""
     request = Request(repositories=tuple(repositories), dry_run=True)
-    counts = dict.fromkeys(("repositories", "images", "failures"), 0)
+    counts = dict.fromkeys(("repositories", "images", "equal", "only_there", "failures"), 0)
     entries: list[Planned] = []
     while (answer := _invoke(deployment, request)) is not None:
         entries += answer.plan or []

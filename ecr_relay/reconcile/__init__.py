@@ -123,9 +123,8 @@ class Reconciler:
         leave(self._relay, place, found.evicted)
         if deletes.wanted(self._relay, place.settings, place.source_repository):
             before = deleted + counts["deleted"]
-            removed = deletes.propagate(self._relay, place, found.source, found.there, found.as_of, before)
-            for name, count in removed.items():
-                counts[name] += count
+            for outcome in deletes.propagate(self._relay, place, found.source, found.there, found.as_of, before):
+                counts[outcome] += 1
         if place.settings.new_repository != NewRepository() and found.there:
             for difference in place.destination.differences(
                 place.destination_repository, place.settings.new_repository
@@ -160,7 +159,7 @@ class Reconciler:
         ]
 
     def _dry_run(self, request: Request) -> Answer:
-        counts = dict.fromkeys(COUNTS, 0)
+        counts = dict.fromkeys((*COUNTS, "equal", "only_there"), 0)
         plan: list[Planned] = []
         cursor = request.after
         for repository in self._repositories(request.repositories, request.after):
@@ -177,6 +176,8 @@ class Reconciler:
                     continue
                 self._count(found, counts)
                 counts["enqueued"] += len(found.copies)
+                counts["equal"] += found.equal
+                counts["only_there"] += found.only_there
             counts["repositories"] += 1
             cursor = repository
         return Answer(status="done", cursor=cursor, counts=counts, plan=plan)

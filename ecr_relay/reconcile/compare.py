@@ -1,7 +1,6 @@
 """One repository at one destination: both listings, and what follows from them."""
 
 import logging
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +24,10 @@ class Comparison:
     as_of: int
     selected: int = 0
     """Tags, and images without, that a rule selects for the destination; what only refers to them not counted."""
+    equal: int = 0
+    """Of those, what the destination has with the same digest."""
+    only_there: int = 0
+    """Tags, and where the source lists such also images without, that the destination has and the source has not."""
     source: list[Listed] = field(default_factory=list)
     there: list[Listed] = field(default_factory=list)
     copies: list[Wanted] = field(default_factory=list)
@@ -32,16 +35,18 @@ class Comparison:
     observed: list[Wanted] = field(default_factory=list)
     """That only a rule with `mode = "observe"` wants."""
     evicted: list[Wanted] = field(default_factory=list)
-    """That vanished again not long after they had been healed, and are left alone."""
+    """That vanished again after they had been healed, and are left alone."""
 
 
 def compare(relay: Relay, place: Place) -> Comparison:
     """Raises CopyError where a registry does not answer. A repository that is missing at either side is empty."""
     as_of = relay.ledger.clock()
     source, there, entries = listed(relay, place, whole=False)
-    selected = sum(not entry.referrer for entry in entries)
-    comparison = Comparison(as_of, selected, source, there)
-    wanted = _alone(plan.missing(entries, there), there)
+    missing = list(plan.missing(entries, there))
+    selected, differ = (sum(not entry.referrer for entry in some) for some in (entries, missing))
+    beyond = _beyond(source, there, untagged=not isinstance(relay.config.source, OciSource))
+    comparison = Comparison(as_of, selected, selected - differ, beyond, source, there)
+    wanted = _alone(missing, there)
     evicted = _evicted(relay, place, wanted, there)
     for one in wanted:
         kind = comparison.copies
@@ -81,9 +86,15 @@ def listed(relay: Relay, place: Place, *, whole: bool) -> tuple[list[Listed], li
     return source, there, list(plan.wanted(relay.config, place.settings, repository, source, digests))
 
 
-def _alone(wanted: Iterable[Wanted], there: list[Listed]) -> list[Wanted]:
+def _beyond(source: list[Listed], there: list[Listed], *, untagged: bool) -> int:
+    """How many the destination has beyond the source."""
+    tags, digests = {one.tag for one in source}, {one.digest for one in source}
+    return sum(one.tag not in tags if one.tag else untagged and one.digest not in digests for one in there)
+
+
+def _alone(entries: list[Wanted], there: list[Listed]) -> list[Wanted]:
     """Without what refers to an image that is to be copied, and will bring it along."""
-    entries, digests = list(wanted), {one.digest for one in there}
+    digests = {one.digest for one in there}
     moving = {one.digest for one in entries if one.mode == "copy" and one.digest not in digests}
     return [one for one in entries if one.subject not in moving]
 
@@ -112,5 +123,4 @@ def _evicted(relay: Relay, place: Place, wanted: list[Wanted], there: list[Liste
     digests = {one.digest for one in there}
     missing = dict.fromkeys(one.digest for one in wanted if one.digest not in digests)
     records = Lookups(relay.ledger.table).digests((place.target, digest) for digest in missing)
-    now = relay.ledger.clock()
-    return {record.digest for record in records.values() if record.evicted(now)}
+    return {record.digest for record in records.values() if record.evicted}

@@ -7,8 +7,9 @@ conditions: what has a tag, or what another index lists, stays.
 
 import logging
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Literal
 from uuid import uuid4
 
 from ecr_relay import rules
@@ -33,7 +34,7 @@ class Due(Absences):
 
 def wanted(relay: Relay, destination: Destination, repository: str) -> bool:
     """Whether any rule may have a delete propagated here, so that the ledger is worth reading."""
-    return relay.config.deletes_at(destination) and rules.concerns(relay.config, repository)
+    return any(rule.deletes == "propagate" for rule in rules.concerning(relay.config, destination, repository))
 
 
 def due(relay: Relay, place: Place, source: Collection[Listed], there: Collection[Listed], listed_at: int) -> Due:
@@ -45,8 +46,7 @@ def due(relay: Relay, place: Place, source: Collection[Listed], there: Collectio
     put = [
         Put(row.tag, row.digest, row.gone_since)
         for row in lookups.tags([target])[target]
-        # With its last tag goes the image, which has to be ours, too.
-        if row.digest and row.put == row.digest and (row.digest in brought or tagged[row.digest] > 1)
+        if row.digest and row.put == row.digest
     ]
     put += [Put(None, digest, records[digest].gone_since) for digest in brought]
 
@@ -54,16 +54,23 @@ def due(relay: Relay, place: Place, source: Collection[Listed], there: Collectio
         return _propagates(relay, place, tag, records.get(digest))
 
     found = absences(put, _pairs(source), _pairs(there), propagates, listed_at)
-    return Due(found.began, found.ended, found.remove, records)
+    going = Counter(one.digest for one in found.remove if one.tag is not None)
+    # With its last tag goes the image, which has to be ours, too.
+    remove = tuple(
+        one
+        for one in found.remove
+        if one.tag is None or one.digest in brought or going[one.digest] < tagged[one.digest]
+    )
+    return Due(found.began, found.ended, remove, records)
 
 
 def propagate(
     relay: Relay, place: Place, source: Collection[Listed], there: Collection[Listed], listed_at: int, before: int
-) -> dict[str, int]:
-    """How many were `deleted`, or `held` because with those `before` them in this reconcile they are more than
-    `max_deletes`: they wait for an operator.
+) -> Iterator[Literal["deleted", "held"]]:
+    """One for each that was deleted, as it is; or for each that is held, because with those `before` them in this
+    reconcile they are more than `max_deletes`: they wait for an operator.
 
-    Raises CopyError where a registry does not answer.
+    Raises CopyError where a registry does not answer, with those behind it that were deleted before.
     """
     found = due(relay, place, source, there, listed_at)
     records = found.records or {}
@@ -76,8 +83,12 @@ def propagate(
         _log.warning(
             "more deletes than max_deletes; none is done until it is raised", extra=facts | {"held": len(found.remove)}
         )
-        return {"held": len(found.remove)}
-    return {"deleted": sum(_remove(relay, place, one) for one in found.remove)}
+        for _ in found.remove:
+            yield "held"
+        return
+    for one in found.remove:
+        if _remove(relay, place, one):
+            yield "deleted"
 
 
 def _pairs(listed: Collection[Listed]) -> set[tuple[str | None, str]]:
@@ -92,8 +103,8 @@ def _propagates(relay: Relay, place: Place, tag: str | None, record: DigestRecor
         selections = rules.referring(config, repository) if agreed else ()
     elif tag is not None:
         selections = rules.selections(config, repository, tag)
-    else:  # an image that lost its tag long ago, which any rule for the repository may have brought
-        return wanted(relay, place.settings, repository)
+    else:  # an image that lost its tag long ago, which any rule for the repository may have brought: so all must say so
+        return all(rule.deletes == "propagate" for rule in rules.concerning(config, place.settings, repository))
     return any(one.rule.deletes == "propagate" for one in selections if one.destination == place.settings)
 
 
@@ -134,6 +145,8 @@ def _untag(relay: Relay, place: Place, tag: str, digest: str) -> bool:
             return False  # it came back since it was listed
         if place.destination.resolve(place.destination_repository, tag) != digest:
             return False  # it is somebody else's now
+        if not tags.held(held):
+            return False  # and may be put by somebody else at any moment
         place.destination.delete(place.destination_repository, digest, tag)
         tags.forget(place.target, tag, held)
     finally:
@@ -142,8 +155,10 @@ def _untag(relay: Relay, place: Place, tag: str, digest: str) -> bool:
 
 
 def _delete(place: Place, digest: str) -> bool:
-    """By digest; not what the source still has, though it does not list it."""
+    """By digest, which takes every tag along; not what the source still has, though it does not list it."""
     if place.source.has(place.source_repository, digest):
         return False
+    if any(one.tag is not None for one in place.destination.lines(place.destination_repository, digest)):
+        return False  # since it was listed
     place.destination.delete(place.destination_repository, digest, None)
     return True

@@ -19,7 +19,7 @@ class Planned(BaseModel):
 
     action: Literal["copy", "retag", "delete", "observe", "evicted"] = Field(
         description="retag: the digest is there, and only gets the tag; observe: the rule copies nothing; evicted: it "
-        "vanished there soon after it had been healed, and is left alone until it is pushed again"
+        "vanished there again after it had been healed, and is left alone until it is pushed again"
     )
     destination: str
     repository: str

@@ -96,8 +96,8 @@ class Writable(Registry, Protocol):
         """
 
     def delete(self, repository: str, digest: str, tag: str | None) -> None:
-        """Remove `tag` from `digest`, the image with its last tag; with None, the image. Absent already is success,
-        and a tag that names another digest by now is left alone.
+        """Remove `tag` from `digest`, the image with its last tag; with None, the image with all its tags. Absent is
+        success, and a tag that names another digest by now is left alone.
 
         Raises Permanent for an image that an index lists.
         """

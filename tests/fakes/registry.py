@@ -116,6 +116,8 @@ class FakeRegistry:
         return tuple(name for name, manifest in manifests.items() if subject_of(manifest) == digest)
 
     def lines(self, repository: str, digest: str) -> tuple[Listed, ...]:
+        if repository not in self.content:
+            return ()
         return tuple(one for one in self.images(repository, details=True) if one.digest == digest)
 
     def repositories(self) -> Iterator[str]:

@@ -244,6 +244,8 @@ def test_listings_with_details(subject: Subject) -> None:
 def test_deletes(subject: Subject) -> None:
     registry = subject.destination
     one, two = subject.push("app", "one", "1", "latest"), subject.push("app", "two", "2")
+    assert {line.tag for line in registry.lines("app", one)} == {"1", "latest"}
+    assert registry.lines("app", "sha256:" + "0" * 64) == registry.lines("nothing", one) == ()
     registry.delete("app", one, "latest")
     assert registry.resolve("app", "latest") is None
     assert registry.resolve("app", "1") == one

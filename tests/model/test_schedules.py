@@ -362,7 +362,7 @@ def test_a_claim_is_not_taken_from_a_live_run_by_one_that_looked_while_the_old_r
 
 @pytest.mark.parametrize("at", range(1, 20))
 def test_a_run_that_began_after_one_had_looked_is_alive(world: World, at: int) -> None:
-    """Whose first message waits for a run has read the slots; another begins, and has claimed its second one's image."""
+    """Whose first message waits for a run has read the slots; another begins, and claims its second one's image."""
     world.push("a/one", "latest", "x")
     world.deliver(10, seconds=0)
     lasting = world.begin_to_last()

@@ -168,7 +168,7 @@ def test_every_text_survives_as_toml(text: str, key: str) -> None:
     data = {
         **CONFIG,
         "destinations": [{**WEST, "new_repository": {"tags": {key: text}}}],
-        "rules": [{"destinations": ["west"]}, {"exclude_tags": [text, "b"]}],
+        "rules": [{"destinations": ["west"]}, {"exclude_tags": ["a", "b"]}],
         "deployment": {
             "network": {"vpc_id": "vpc-0123456789abcdef0", "subnet_ids": ["subnet-0123456789abcdef0"]},
         },

@@ -133,6 +133,15 @@ def test_explain_a_tag_that_is_somebody_elses_and_kept(monkeypatch: pytest.Monke
         assert place(office, "team/app:1.0")["next"].startswith("nothing: somebody else has put another image")
 
 
+def test_explain_what_would_go_round_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    [west] = CONFIG["destinations"]
+    config = {**CONFIG, "destinations": [{**west, "prefix": "mirror"}]}  # type: ignore[dict-item]
+    with opened(RelayConfig.model_validate_json(json.dumps(config)), monkeypatch) as office:
+        office.world.source.push("mirror/app", "one", "1.0")
+        found = place(office, "mirror/app:1.0")
+        assert found["next"] == "nothing: it looks like a copy that comes back, and would go round for ever"
+
+
 def test_explain_with_registries_that_refuse(office: Office) -> None:
     copied(office)
     office.world.west.fail = [RegistryDown("no such host")]

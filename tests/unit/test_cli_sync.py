@@ -27,7 +27,8 @@ def test_a_dry_run_is_a_plan_and_copies_nothing(office: Office) -> None:
     answer = office.json("sync", "--dry-run")
     [entry] = answer.pop("plan")
     size = len(office.world.source.content["team/app"].manifests[digest])
-    assert answer == {"repositories": 1, "images": 1, "failures": 0, "bytes": size, "hours": {"west": 2 / 8 / 3600}}
+    counts = {"repositories": 1, "images": 1, "equal": 0, "only_there": 0, "failures": 0}
+    assert answer == {**counts, "bytes": size, "hours": {"west": 2 / 8 / 3600}}
     assert entry == {
         "action": "copy",
         "destination": "west",
@@ -42,7 +43,20 @@ def test_a_dry_run_is_a_plan_and_copies_nothing(office: Office) -> None:
     assert office.depth(office.queue_url) == 0
     shown = office.run("sync", "--dry-run").stdout
     assert "team/app:1.0" in shown
-    assert "1 image differs; 1 image in 1 repository compared" in shown
+    assert "1 image differs, 0 equal, 0 only there; 1 image in 1 repository compared" in shown
+
+
+def test_a_plan_reports_what_is_equal_and_what_is_only_there(office: Office) -> None:
+    source, west = office.world.source, office.world.west
+    for registry in (source, west):
+        registry.push("team/app", "one", "equal")
+        registry.push("team/app", f"of {registry.host}", "moved")
+    source.push("team/app", "two", "new")
+    west.push("team/app", "theirs", "theirs", "too")
+    west.push("team/app", "theirs, without a tag")
+    answer = office.json("sync", "--dry-run")
+    assert {entry["tag"]: entry["action"] for entry in answer["plan"]} == {"moved": "copy", "new": "copy"}
+    assert (answer["images"], answer["equal"], answer["only_there"]) == (3, 1, 3)
 
 
 def test_a_long_plan_is_asked_for_page_by_page(office: Office) -> None:
@@ -168,7 +182,8 @@ def test_a_plan_counts_what_rules_select_and_no_children(office: Office) -> None
     index = office.world.source.push("team/app", "index", "1.0", children=(child,))
     answer = office.json("sync", "--dry-run")
     assert ([entry["digest"] for entry in answer["plan"]], answer["images"]) == ([index], 1)
-    assert "1 image differs; 1 image in 1 repository compared" in office.run("sync", "--dry-run").stdout
+    shown = office.run("sync", "--dry-run").stdout
+    assert "1 image differs, 0 equal, 0 only there; 1 image in 1 repository compared" in shown
 
 
 def test_a_repository_that_could_not_be_compared_is_a_failure(office: Office) -> None:

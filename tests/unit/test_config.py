@@ -268,6 +268,26 @@ AGAIN = GOOD[GOOD.index("[[") :].replace('"west"', '"other"')
         (f'images = "ubuntu@sha256:{"0" * 64}"', "an image here is repository:tag, without a digest"),
         ('images = "ubuntu"\ntags = ["v*"]', "rules[0]: images says it all; leave tags out"),
         ("tags = []", "rules[0].tags: tuple should have at least 1 item"),
+        (
+            'repositories = ["ubuntu:14.04"]',
+            "rules[0].repositories[0]: 'ubuntu:14.04' can match no repository, since none",
+        ),
+        ('exclude_repositories = ["Team/*"]', "rules[0].exclude_repositories[0]: 'Team/*' can match no repository"),
+        (
+            'tags = ["^v.*$"]',
+            "rules[0].tags[0]: '^v.*$' can match no tag, since none has '^' in its name; expressions go",
+        ),
+        ('exclude_tags = ["v[0-9]+"]', "rules[0].exclude_tags[0]: 'v[0-9]+' can match no tag"),
+        (
+            'images = "a.example:5000/team/app:1"',
+            "'a.example:5000/team/app:1': an image here is repository:tag, without its registry's host",
+        ),
+        (
+            'images = "111111111111.dkr.ecr.us-east-1.amazonaws.com/app"',
+            "rules[0].images: '111111111111.dkr.ecr.us-east-1.amazonaws.com/app' begins with a registry's host",
+        ),
+        ('repositories = ["mirror/app"]', "rules[0].repositories: 'mirror/app' looks like what destination 'west' is"),
+        ('images = "mirror/app:1"', "rules[0].images: 'mirror/app' looks like what destination 'west' is given"),
     ],
 )
 def test_a_rule_that_is_none(rule: str, line: str) -> None:
@@ -286,6 +306,7 @@ def test_a_rule_that_is_none(rule: str, line: str) -> None:
         ('tags = ["*"]\ntag_regex = ".*9"\nsemver = "1"', {"v1.9"}),
         (r'images = "team/app:v1.9, other\\nteam/app:latest"', {"v1.9", "latest"}),
         ('images = "team/app"', {"latest"}),
+        (r'images = ",\nteam/app :\n v1.9 ,\r\n"', {"v1.9"}),
         ('images = "team/app:ALL_TAGS team/app:1"', {"v1.9", "3.0.0", "latest", "a" * 127 + "b", "a" * 128}),
     ],
 )
@@ -308,6 +329,7 @@ def test_what_is_given_for_tags_must_all_match(rule: str, selects: set[str]) -> 
         ('tags = ["v1"]', 'tags = ["v2"]\nmode = "observe"', True),
         ('tags = ["v1"]\nuntagged = true', 'tags = ["v2"]\nuntagged = true\nmode = "observe"', False),
         ('semver = "1"', 'semver = "2"\nmode = "observe"', True),
+        ('semver = "1"', 'semver = "1"\nmode = "observe"', False),
         ("", "newest = 3", True),
     ],
 )
@@ -356,12 +378,26 @@ def test_rules_that_surely_overlap_agree_on_how(one: str, other: str, agree: boo
             ('repositories = ["nginx"]', 'images = "quay.io/coreos/etcd:v3"'),
             "rules[0].images: 'quay.io/coreos/etcd' is of another registry, quay.io; a relay has one source",
         ),
+        (
+            ('["nginx"]', '["quay.io/coreos/etcd"]'),
+            "rules[0].repositories: 'quay.io/coreos/etcd' is of another registry",
+        ),
+        (
+            ('["nginx"]', '["index.docker.io/nginx"]'),
+            "rules[0].repositories: 'index.docker.io/nginx' begins with a registry's host; leave that out",
+        ),
     ],
 )
 def test_a_source_of_another_kind(change: tuple[str, str], line: str) -> None:
     good = OCI + 'repositories = ["nginx"]\n'
     assert rules.named(parse(good)) == ("nginx",)
     assert refusal(good.replace(*change)).startswith(f"relay.toml: {line}")
+
+
+def test_the_registrys_own_host_is_no_part_of_a_name() -> None:
+    quay = OCI.replace("docker.io", "quay.io") + 'images = "quay.io/coreos/etcd:v3"'
+    line = "rules[0].images: 'quay.io/coreos/etcd' begins with a registry's host; leave that out, as in 'coreos/etcd'"
+    assert refusal(quay) == f"relay.toml: {line}"
 
 
 @pytest.mark.parametrize("source", ["source = 3", 'source = "ecr"', "source = []", '[source]\ntype = ["ecr"]'])

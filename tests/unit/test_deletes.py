@@ -232,11 +232,23 @@ def test_what_a_lifecycle_policy_removes_again_is_not_fought() -> None:
     counts = a_day_later(world)
     assert (counts["enqueued"], counts["evicted"]) == (0, 1)
     assert there(world) == {"stays"}
-    assert a_day_later(world)["evicted"] == 1
+    world.clock.tick(400 * DAY_MS / 1000)
+    assert reconcile(world)["evicted"] == 1
     # Until it is pushed again.
     assert world.consume(world.delivery(world.event("team/app", digest, "old"))) == []
     assert there(world) == {"old", "stays"}
     assert reconcile(world)["evicted"] == 0
+
+
+def test_nor_is_one_that_counts_many_days() -> None:
+    world = a_world({})
+    digest = relayed(world, "old")["old"]
+    found = []
+    for _ in range(3):
+        world.clock.tick(90 * DAY_MS / 1000)
+        world.west.delete("team/app", digest, "old")
+        found.append(reconcile(world)["enqueued"])
+    assert found == [1, 0, 0]
 
 
 def test_a_rule_that_observes_copies_nothing_and_says_what_it_would(caplog: pytest.LogCaptureFixture) -> None:
@@ -283,3 +295,71 @@ def test_a_signature_is_removed_only_where_all_rules_for_its_repository_say_so(o
     reconcile(world)
     a_day_later(world)
     assert (signature in place.manifests) is (other == "ignore")
+
+
+@pytest.mark.parametrize("other", [{"repositories": ["base/*"]}, {"repositories": ["team/*"], "tags": ["dev-*"]}])
+def test_a_rule_for_other_images_removes_nothing(other: dict[str, Any]) -> None:
+    rules = [{"repositories": ["team/*"], "tags": ["stays", "moves"]}, {**PROPAGATE, **other}]
+    world = World(RelayConfig.model_validate_json(json.dumps({**CONFIG, "rules": rules})))
+    old = relayed(world, "moves")["moves"]
+    _, event = world.push("team/app", "a newer one", "moves")
+    assert world.consume(world.delivery(event)) == []
+    # It lost its tag on both sides, and then its source.
+    world.source.delete("team/app", old)
+    reconcile(world)
+    assert a_day_later(world)["deleted"] == 0
+    assert old in world.west.content["team/app"].manifests
+
+
+def test_an_image_that_was_there_before_does_not_go_with_the_last_of_several_tags() -> None:
+    world = a_world(PROPAGATE)
+    relayed(world)
+    digest = world.source.push("team/app", "theirs", "a", "b")
+    world.west.push("team/app", "theirs")
+    for tag in "ab":
+        assert world.consume(world.delivery(world.event("team/app", digest, tag))) == []
+    assert there(world) == {"a", "b", "stays"}
+    world.source.delete("team/app", digest)
+    reconcile(world)
+    a_day_later(world)
+    assert digest in world.west.content["team/app"].manifests
+
+
+def test_what_was_removed_before_a_failure_counts() -> None:
+    world = a_world(PROPAGATE)
+    digests = relayed(world, "a", "b")
+    for tag in "ab":
+        world.source.delete("team/app", digests[tag], tag)
+    reconcile(world)
+    delete = world.west.delete
+
+    def once(repository: str, digest: str, tag: str | None = None) -> None:
+        delete(repository, digest, tag)
+        world.west.delete = lambda *_: (_ for _ in ()).throw(Transient("throttled"))  # type: ignore[method-assign]
+
+    world.west.delete = once  # type: ignore[method-assign]
+    counts = a_day_later(world)
+    assert (counts["deleted"], counts["failures"]) == (1, 1)
+    assert len(there(world)) == 2
+
+
+def test_a_child_that_is_tagged_while_it_is_about_to_go_stays() -> None:
+    world = a_world(PROPAGATE)
+    relayed(world)
+    child = world.source.push("team/app", "amd64")
+    index = world.source.push("team/app", "index", "1.0", children=(child,))
+    assert world.consume(world.delivery(world.event("team/app", index, "1.0"))) == []
+    world.source.delete("team/app", index)
+    world.source.delete("team/app", child)
+    reconcile(world)
+    a_day_later(world)
+    has = world.source.has
+
+    def tagged_meanwhile(repository: str, digest: str) -> bool:
+        world.west.push("team/app", "amd64", "theirs")
+        return has(repository, digest)
+
+    world.source.has = tagged_meanwhile  # type: ignore[method-assign]
+    counts = a_day_later(world)
+    assert (counts["deleted"], counts["failures"]) == (0, 0)
+    assert there(world) == {"stays", "theirs"}

@@ -225,10 +225,10 @@ def _images(console: "Console", answer: "Images") -> None:
 def verify(repository: str | None) -> None:
     """Prove that both sides are equal.
 
-    Both are listed, and every tag's digest is compared by the rules. It asks the registries, not the ledger, with
-    your own credentials (or those that the configuration names), and changes nothing. Exit status 1 if an image
-    differs or a repository could not be compared. What a destination has beyond the source is no difference; what
-    is pushed meanwhile may be one until it has been copied.
+    Both are listed, and every tag's digest is compared by the rules, and so are signatures and whatever else refers to
+    an image. It asks the registries, not the ledger, with your own credentials (or those that the configuration names),
+    and changes nothing. Exit status 1 if an image differs or a repository could not be compared. What a destination has
+    beyond the source is no difference; what is pushed meanwhile may be one until it has been copied.
 
     \b
     Examples:

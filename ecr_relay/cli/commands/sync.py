@@ -30,6 +30,9 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
     The same as the daily reconcile: both sides are listed, and only the difference goes into the copy queue, behind
     all pushes. If one is on already, a full one follows it. Interrupting this command stops nothing.
 
+    --dry-run is also the report before a destination that has images already is adopted: what would be copied or
+    retagged, and how many are equal, or only there. What is equal is not copied again, and what is only there stays.
+
     --wait ends when the sync is done and the copy queue is empty with no copy running: on a busy relay that includes
     what was pushed meanwhile.
 
@@ -83,7 +86,7 @@ def _plan(console: "Console", plan: "Plan") -> None:
     verb = "differs" if len(plan.plan) == 1 else "differ"
     screen.say(
         console,
-        f"{screen.count(len(plan.plan), 'image')} {verb}; "
+        f"{screen.count(len(plan.plan), 'image')} {verb}, {plan.equal} equal, {plan.only_there} only there; "
         f"{screen.count(plan.images, 'image')} in {screen.count(plan.repositories, 'repository')} compared",
     )
 
