@@ -1,6 +1,7 @@
-"""docs/configuration.md, made of the models in `ecr_relay.config`: `.venv/bin/python docs/generate.py`.
+"""docs/configuration.md, made of the models in `ecr_relay.config`, and docs/commands.md, made of the commands:
+`.venv/bin/python docs/generate.py`.
 
-With `--check` nothing is written, and the exit status is 1 if the file is not what would be: `make lint` asks that.
+With `--check` nothing is written, and the exit status is 1 if a file is not what would be: `make lint` asks that.
 """
 
 import json
@@ -9,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from ecr_relay.cli import reference
 from ecr_relay.config import FARGATE_MEMORY_MIB, RelayConfig
 
-PATH: Final = Path(__file__).with_name("configuration.md")
+DOCS: Final = Path(__file__).parent
 HEAD: Final = """# Configuration
 
 <!-- Written by docs/generate.py; do not edit. -->
@@ -37,7 +39,7 @@ TABLES: Final = {
 """Model -> the heading of its table, in the order of a `relay.toml`."""
 
 
-def document() -> str:
+def configuration() -> str:
     """Every table that a `relay.toml` may have, key by key."""
     schema = RelayConfig.model_json_schema()
     return HEAD + "\n".join(_lines({"RelayConfig": schema, **schema["$defs"]})).rstrip() + "\n"
@@ -110,15 +112,22 @@ def anchor(heading: str) -> str:
     return kept.replace(" ", "-")
 
 
+WRITTEN: Final = {"configuration.md": configuration, "commands.md": reference.text}
+"""File in `DOCS` -> what makes it."""
+
+
 def main(arguments: list[str]) -> int:
-    text = document()
-    if arguments != ["--check"]:
-        PATH.write_text(text, encoding="utf-8")
-        return 0
-    if PATH.exists() and PATH.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"docs/{PATH.name} is not what the models say: run .venv/bin/python docs/generate.py", file=sys.stderr)
-    return 1
+    stale = [
+        name
+        for name, made in WRITTEN.items()
+        if not (DOCS / name).exists() or (DOCS / name).read_text(encoding="utf-8") != made()
+    ]
+    for name in stale:
+        if arguments != ["--check"]:
+            (DOCS / name).write_text(WRITTEN[name](), encoding="utf-8")
+        else:
+            print(f"docs/{name} is not what would be made: run .venv/bin/python docs/generate.py", file=sys.stderr)
+    return 1 if stale and arguments == ["--check"] else 0
 
 
 if __name__ == "__main__":

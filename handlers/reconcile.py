@@ -39,4 +39,4 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         measured.reconciled(answer.counts)
         publish(measured, settings.stack)
     logger.info("reconcile", extra=answer.model_dump(exclude={"plan"}))
-    return answer.model_dump(exclude_none=True)
+    return answer.model_dump()

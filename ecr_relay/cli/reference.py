@@ -1,10 +1,9 @@
-"""The command reference, docs/commands.md: `python -m ecr_relay.cli.reference > docs/commands.md`.
+"""The command reference, made of the commands' own help and of the models that `--json` prints.
 
-Made of the commands' own help and of the models that `--json` prints; a test holds the file equal to it.
+`docs/generate.py` writes it to docs/commands.md.
 """
 
 import inspect
-import sys
 import types
 from collections.abc import Iterator
 from typing import Any, Final, Literal, Union, get_args, get_origin
@@ -55,7 +54,7 @@ ANSWERS: Final[dict[str, tuple[type[BaseModel], ...]]] = {
 _HEAD: Final = """\
 # Commands
 
-<!-- Written by `python -m ecr_relay.cli.reference`; do not edit. -->
+<!-- Written by docs/generate.py; do not edit. -->
 
 `ecr-relay` needs the `cli` extra. A deployed relay is found by its stack's name (`--stack`, `ECR_RELAY_STACK`, default
 `ecr-relay`) in the region and account of the AWS environment (`--region`, `--profile`); one on this machine by the
@@ -153,7 +152,3 @@ def _type(annotation: Any) -> str:
     return {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "datetime": "time"}[
         annotation.__name__
     ]
-
-
-if __name__ == "__main__":
-    sys.stdout.write(text())

@@ -20,7 +20,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from ecr_relay.cli import app, options, reference
+from ecr_relay.cli import app, options
 from ecr_relay.config import RelayConfig
 from ecr_relay.operate.failures import sentence
 from tests.unit.conftest import CONFIG, REGION
@@ -332,11 +332,6 @@ def test_local_up_gets_what_it_is_told(monkeypatch: pytest.MonkeyPatch, office: 
     assert office.run("local", "up", "--state", str(tmp_path), "--config", str(config)).exit_code == 0
     assert office.run("--state", str(tmp_path), "local", "up").exit_code == 0
     assert told == [(tmp_path, config), (tmp_path, None)]
-
-
-def test_the_command_reference_is_what_the_commands_say() -> None:
-    written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    assert written == reference.text(), "`python -m ecr_relay.cli.reference > docs/commands.md` writes it anew"
 
 
 def test_images_are_named_with_or_without_the_registry() -> None:

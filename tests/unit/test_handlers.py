@@ -15,6 +15,7 @@ import pytest
 
 from ecr_relay.config import RelayConfig
 from ecr_relay.errors import Permanent
+from ecr_relay.reconcile import Answer
 from ecr_relay.settings import ConsumerSettings
 from ecr_relay.tasks import Tasks
 from tests.unit.conftest import CONFIG
@@ -273,8 +274,14 @@ def test_a_reconcile_measures_a_run_when_it_ends(functions: Functions) -> None:
 
 
 def test_a_dry_run_is_no_run(functions: Functions) -> None:
-    functions.office.world.source.push("team/app", "one", "1.0")
-    assert functions.reconcile(dry_run=True)["counts"]["enqueued"] == 1
+    source, west = functions.office.world.source, functions.office.world.west
+    there = source.push("team/app", "zero", "0.9")
+    west.push("team/app", "zero", "0.9")
+    source.push("team/app", "signature", subject=there)
+    source.push("team/app", "one", "1.0")
+    answer = Answer.model_validate_json(json.dumps(functions.reconcile(dry_run=True)))
+    assert answer.counts["enqueued"] == 2
+    assert [entry.tag for entry in answer.plan or ()] == ["1.0", None]
     assert functions.metrics == {"slots": 0}
 
 
