@@ -72,7 +72,7 @@ class Reaper:
     def _reap_one(self, slot: Slot, state: TaskState | None) -> bool:
         age = self._ledger.clock() - slot.taken_at
         if state is None:
-            if age < UNKNOWN_MS and slot.phase != "ended":
+            if age < UNKNOWN_MS:
                 return False
             self._give_up(slot.run, "ECS knows no task of its run", "released")
         elif state.over:

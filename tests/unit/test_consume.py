@@ -355,9 +355,21 @@ def test_a_launch_that_never_was_gives_its_slot_and_claim_back(world: World) -> 
     world.clock.tick(200)
     assert world.consume(world.delivery(waiting.body())) == []
     assert len(world.ledger.slots.held()) == 1  # ECS may yet come to know it
+    assert world.tasks.started == {}
     world.clock.tick(200)
     assert world.consume(world.delivery(waiting.body())) == []
     assert world.west.content["team/app"].tags == {"1.0": digest}
+
+
+def test_a_launch_whose_image_another_has_claimed_meanwhile_holds_no_slot(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, event = world.push("team/app", "one", "1.0")
+    monkeypatch.setattr(world.ledger.digests, "claim", lambda *_, **__: None)
+    assert world.consume(world.delivery(event)) == []
+    assert len(world.queue.deferred) == 1
+    assert world.ledger.slots.held() == []
+    assert world.tasks.started == {}
 
 
 def test_a_host_that_vanishes_is_found_by_its_lease(world: World) -> None:
