@@ -320,6 +320,19 @@ def test_a_backfill_leaves_slots_for_pushes(world: World) -> None:
     assert len(world.tasks.alive) == RECONCILE_SLOTS + 1
 
 
+def test_of_a_batch_the_push_takes_the_last_slot(world: World) -> None:
+    world.tasks.at_once = False
+    world.source.push("old/app", "one", "1.0")
+    world.reconcile()
+    [old] = world.queue.sent
+    digest, event = world.push("team/app", "two", "1.0")
+    for number in range(SLOTS - 1):
+        world.ledger.slots.take(f"other-{number}", "west", "push", SLOTS)
+    world.consume(world.delivery(old.body()), world.delivery(event), seconds=0)
+    assert len(world.tasks.started) == 1
+    assert world.ledger.digests.get(TARGET, digest).status == "copying"
+
+
 def test_a_launch_that_is_refused_for_now_waits(world: World) -> None:
     digest, event = world.push("team/app", "one", "1.0")
     world.tasks.refuse = [LaunchRefused("RunTask: no task: Capacity is unavailable at this time", passing=True)]
