@@ -333,6 +333,17 @@ def test_of_a_batch_the_push_takes_the_last_slot(world: World) -> None:
     assert world.ledger.digests.get(TARGET, digest).status == "copying"
 
 
+def test_a_batch_of_two_lanes_is_two_tasks(world: World) -> None:
+    """Or what a backfill brings would be in a slot that is kept for pushes."""
+    world.tasks.at_once = False
+    world.source.push("old/app", "one", "1.0")
+    world.reconcile()
+    [old] = world.queue.sent
+    _, event = world.push("team/app", "two", "1.0")
+    world.consume(world.delivery(old.body()), world.delivery(event), seconds=0)
+    assert sorted(slot.lane for slot in world.ledger.slots.held()) == ["push", "reconcile"]
+
+
 def test_a_launch_that_is_refused_for_now_waits(world: World) -> None:
     digest, event = world.push("team/app", "one", "1.0")
     world.tasks.refuse = [LaunchRefused("RunTask: no task: Capacity is unavailable at this time", passing=True)]
