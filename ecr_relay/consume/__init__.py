@@ -175,8 +175,8 @@ def _trouble(delivery: Delivery, error: Exception) -> Again | Fail:
     """AWS or a whole registry does not answer as it should: that is waiting, however long. Anything else may be the
     message's doing."""
     reason = f"{type(error).__name__}: {error}"
-    aws = ClientError | BotoCoreError | RelayError  # our own word for it, if it is of no copy
-    if isinstance(error, RegistryDown) or (isinstance(error, aws) and not isinstance(error, CopyError)):
+    queue = isinstance(error, RelayError) and not isinstance(error, CopyError)
+    if queue or isinstance(error, ClientError | BotoCoreError | RegistryDown):
         return Again(reason)
     attempt = None if isinstance(error, Permanent) else delivery.receives
     return Fail(reason, attempt=attempt, kind=type(error).__name__)
