@@ -16,6 +16,7 @@ from typing import IO, Final
 
 from local import init
 from local.dockerfile import ImageConfig
+from local.spec import TRUST
 
 _INIT: Final = Path(init.__file__)
 _NEVER: Final = "0001-01-01T00:00:00Z"  # how Docker writes a time that has not come
@@ -152,6 +153,7 @@ class Container:
             for name, value in self.environment.items()
             # MiniStack names an address for the role's credentials at which nobody answers.
             if not name.startswith(("AWS_CONTAINER_CREDENTIALS_", "AWS_CONTAINER_AUTHORIZATION_"))
+            and name not in TRUST  # a path of the image's, too
         }
         fargate = {
             "AWS_REGION": region,

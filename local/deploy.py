@@ -24,6 +24,8 @@ import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
 
+from ecr_relay.config import parse
+from ecr_relay.config.authorities import ca_bundle
 from local.spec import WARM_PATH
 
 ROOT: Final = Path(__file__).parents[1]
@@ -67,22 +69,25 @@ def _client(endpoint: str, account: str, region: str, service: Any) -> Any:
     return session.client(service, endpoint_url=endpoint, config=configuration)
 
 
-def synthesize(config: str, log: Path, *, forwarder: bool = False) -> Path:
+def synthesize(config: str, log: Path, *, file: Path | None = None, forwarder: bool = False) -> Path:
     """The cloud assembly for the text of a configuration, with Lambda assets for this machine's interpreter; or that of
-    its forwarder.
+    its forwarder. `file` is where the text is from: what it names lies beside that.
 
-    It is made once for the same configuration and sources, below `build/local`. Raises DeployError.
+    It is made once for the same configuration and sources, below `build/local`. Raises DeployError, and
+    ConfigError for a file that the configuration names.
     """
     kind = "forwarder" if forwarder else "assembly"
-    folder = ROOT / "build" / "local" / f"{kind}-{_fingerprint(config)}"
+    beside = ca_bundle(parse(config).deployment, file) if file else None
+    folder = ROOT / "build" / "local" / f"{kind}-{_fingerprint(config, beside)}"
     if folder.is_dir():
         os.utime(folder)
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        file, out = Path(scratch) / "relay.toml", Path(scratch) / "cdk.out"
-        file.write_text(config, encoding="utf-8")
-        command = [sys.executable, "-m", "stack.app", "--config", str(file), "--out", str(out), "--bundle-for", "local"]
+        text, out = Path(scratch) / "relay.toml", Path(scratch) / "cdk.out"
+        text.write_text(config, encoding="utf-8")
+        command = [sys.executable, "-m", "stack.app", "--config", str(text), "--out", str(out), "--bundle-for", "local"]
+        command += ["--beside", str(file.absolute())] if file else []
         command += ["--forwarder"] if forwarder else []
         with log.open("ab") as output:
             run = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
@@ -96,9 +101,9 @@ def synthesize(config: str, log: Path, *, forwarder: bool = False) -> Path:
     return folder
 
 
-def _fingerprint(config: str) -> str:
-    """Of all that a synthesis reads: the configuration, the sources, the locks, the interpreter."""
-    digest = hashlib.sha256(f"{sys.version} {config}".encode())
+def _fingerprint(config: str, beside: str | None = None) -> str:
+    """Of all that a synthesis reads: the configuration, what it names, the sources, the locks, the interpreter."""
+    digest = hashlib.sha256(f"{sys.version} {config} {beside}".encode())
     sources = [ROOT / "pyproject.toml", ROOT / "README.md", *(ROOT / "requirements").iterdir()]
     for package in ("copier_image", "ecr_relay", "handlers", "stack"):
         sources += (path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix != ".pyc")

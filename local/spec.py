@@ -7,6 +7,9 @@ from typing import Final, Self
 WARM_PATH: Final = "/_local/warm/"
 """On the API's port, followed by the name of a function: starts it without invoking it."""
 
+TRUST: Final = frozenset({"AWS_CA_BUNDLE", "SSL_CERT_FILE"})
+"""Variables that name a file in the image or in Lambda. Functions and tasks here believe whom this machine believes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Registry:

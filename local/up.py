@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from ecr_relay.config import EcrSource, OciSource, RelayConfig, parse
+from ecr_relay.config.authorities import ca_bundle
 from ecr_relay.errors import ConfigError
 from local.deploy import ROOT, Assembly, Clients, DeployError, deploy, synthesize, warm
 from local.servers import LocalError, Place, Proxies, Servers, servers
@@ -92,7 +93,9 @@ def read_config(path: Path | None) -> tuple[str, RelayConfig]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    return text, parse(text, str(path))
+    parsed = parse(text, str(path))
+    ca_bundle(parsed.deployment, path)  # before anything is started
+    return text, parsed
 
 
 @contextlib.contextmanager
@@ -126,7 +129,7 @@ def local_cloud(
         running = stack.enter_context(servers(state, source, destinations, home=home, proxies=proxies))
         (state / "relay.toml").write_text(text, encoding="utf-8")
         try:
-            cloud = _deploy(state, text, parsed, running, say)
+            cloud = _deploy(state, text, config, parsed, running, say)
         except (BotoCoreError, ClientError, HTTPError) as error:
             running.check()
             raise LocalError(f"MiniStack does not answer as it should: {error}; see {state / 'logs'}") from None
@@ -216,10 +219,12 @@ def _clean(state: Path) -> None:
         shutil.rmtree(state / folder, ignore_errors=True)
 
 
-def _deploy(state: Path, text: str, config: RelayConfig, running: Servers, say: Callable[[str], None]) -> LocalCloud:
+def _deploy(
+    state: Path, text: str, file: Path | None, config: RelayConfig, running: Servers, say: Callable[[str], None]
+) -> LocalCloud:
     logs = state / "logs"
     say("synthesizing the template")
-    assembly = Assembly.read(synthesize(text, logs / "synth.log"))
+    assembly = Assembly.read(synthesize(text, logs / "synth.log", file=file))
     running.check()
     say("deploying it")
     clients = running.clients

@@ -1,6 +1,6 @@
 """The CDK app: one configuration file in, a cloud assembly out. Asks neither AWS nor Docker.
 
-    python -m stack.app [--config FILE] [--out DIRECTORY] [--bundle-for lambda|local]
+    python -m stack.app [--config FILE] [--beside FILE] [--out DIRECTORY] [--bundle-for lambda|local]
     python -m stack.app --forwarder [--config FILE] [--out DIRECTORY]
 
 Below the CDK command line (`cdk.json`) the same is said with `-c config=FILE`, `-c bundle-for=local` and `--output`.
@@ -18,6 +18,7 @@ from aws_cdk import App, Validations
 from cdk_nag import AwsSolutionsChecks
 
 from ecr_relay.config import RelayConfig, parse
+from ecr_relay.config.authorities import ca_bundle
 from ecr_relay.errors import ConfigError
 from stack.bundling import ROOT, BundleFor, BundlingError
 from stack.forwarder import ForwarderStack
@@ -38,16 +39,24 @@ _FEATURE_FLAGS: Final = {
 }
 
 
-def build(config: RelayConfig, *, out: Path, bundle_for: BundleFor, forwarder: bool = False) -> App:
+def build(
+    config: RelayConfig,
+    *,
+    out: Path,
+    bundle_for: BundleFor,
+    file: Path = ROOT / "relay.toml",
+    forwarder: bool = False,
+) -> App:
     """The app, with nothing written yet: `synth()` writes the assembly to `out`, or raises with what cdk-nag found.
 
-    One stack: the relay's, or its forwarder's. Raises ConfigError for what cannot be deployed, and BundlingError.
+    One stack: the relay's, or its forwarder's. What `config` names lies beside `file`. Raises ConfigError for what
+    cannot be deployed, and BundlingError.
     """
     app = App(outdir=str(out), context=_FEATURE_FLAGS, analytics_reporting=False, stack_traces=False, auto_synth=False)
     if forwarder:
         ForwarderStack(app, config=config)
     else:
-        RelayStack(app, config=config, bundle_for=bundle_for)
+        RelayStack(app, config=config, bundle_for=bundle_for, ca_bundle=ca_bundle(config.deployment, file))
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     return app
 
@@ -57,7 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parse(arguments)
     try:
         config = _read(chosen.config)
-        app = build(config, out=chosen.out, bundle_for=chosen.bundle_for, forwarder=chosen.forwarder)
+        app = build(
+            config,
+            out=chosen.out,
+            bundle_for=chosen.bundle_for,
+            file=chosen.beside or chosen.config,
+            forwarder=chosen.forwarder,
+        )
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -83,6 +98,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         default=context.try_get_context("config") or os.environ.get(CONFIG_VARIABLE) or _default_config(),
         help="default: relay.toml, or relay.example.toml where there is none",
+    )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="FILE",
+        help="beside which lie the files that the configuration names; default: the configuration",
     )
     parser.add_argument(
         "--out",

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal
 
 from aws_cdk import aws_lambda as lambda_
@@ -75,15 +76,21 @@ class BundlingError(RuntimeError):
     """The asset could not be built; `str()` says why in a line or a few."""
 
 
-def lambda_code(bundle_for: BundleFor, architecture: Architecture) -> lambda_.Code:
-    """The code of both functions. Raises BundlingError."""
-    return lambda_.Code.from_asset(str(bundle(bundle_for, architecture)))
+def lambda_code(bundle_for: BundleFor, architecture: Architecture, more: Mapping[str, bytes]) -> lambda_.Code:
+    """The code of both functions, and `more` files beside it. Raises BundlingError."""
+    return lambda_.Code.from_asset(str(bundle(bundle_for, architecture, more)))
 
 
-def bundle(bundle_for: BundleFor, architecture: Architecture, *, root: Path = ROOT, cache: Path = CACHE) -> Path:
-    """The directory that holds the asset, built if it is not there yet. `architecture` is ignored for `local`.
-
-    Raises BundlingError.
+def bundle(
+    bundle_for: BundleFor,
+    architecture: Architecture,
+    more: Mapping[str, bytes] = MappingProxyType({}),
+    *,
+    root: Path = ROOT,
+    cache: Path = CACHE,
+) -> Path:
+    """The directory that holds the asset, built if it is not there yet. `architecture` is ignored for `local`; `more`
+    is files, by name. Raises BundlingError.
     """
     lock = root / "requirements" / "lambda.txt"
     options = _pip_options(bundle_for, architecture)
@@ -96,7 +103,9 @@ def bundle(bundle_for: BundleFor, architecture: Architecture, *, root: Path = RO
     _build(dependencies, lambda target: _install(target, lock, options))
 
     # Read once, so that what is written is what its name was made from, also while somebody edits.
-    ours = {path.relative_to(root): path.read_bytes() for path in sources}
+    ours = {path.relative_to(root): path.read_bytes() for path in sources} | {
+        Path(name): content for name, content in more.items()
+    }
     contents = _digest([installed.encode(), *(part for name, text in ours.items() for part in (bytes(name), text))])
     asset = cache / f"asset-{contents}"
 

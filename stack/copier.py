@@ -1,8 +1,13 @@
 """The Fargate copier: cluster, task definition, image, roles and log group."""
 
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
-from aws_cdk import IgnoreMode, Stack
+from aws_cdk import Stack
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
@@ -11,6 +16,7 @@ from constructs import Construct
 from ecr_relay.calls import COPIER
 from ecr_relay.config import RelayConfig
 from ecr_relay.settings import CommonSettings, ConsumerSettings
+from stack import trust
 from stack.bundling import ROOT
 from stack.ledger import Ledger
 from stack.logs import log_group
@@ -19,7 +25,11 @@ from stack.parameter import Parameter
 from stack.permissions import acknowledge, allow, allow_registries
 
 _CONTEXT: Final = ("README.md", "copier_image", "ecr_relay", "pyproject.toml", "requirements/copier.txt")
-"""What the image is built from. Everything else is excluded, so that it changes neither the image nor its hash."""
+"""What the image is built from, and no more, so that nothing else changes the image or its hash."""
+
+_ETC_SOURCE: Final = "copier_image/containers"
+_ETC: Final = "/etc/containers"
+"""Where the image has what lies there in the context: the Dockerfile copies it."""
 
 _CONTAINER: Final[str] = ConsumerSettings.model_fields["container"].default
 
@@ -27,7 +37,17 @@ _CONTAINER: Final[str] = ConsumerSettings.model_fields["container"].default
 class Copier(Construct):
     """What `RunTask` needs. There is no service: a task is started for the copies at hand and ends with them."""
 
-    def __init__(self, scope: Construct, id: str, *, config: RelayConfig, ledger: Ledger, parameter: Parameter) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        config: RelayConfig,
+        ledger: Ledger,
+        parameter: Parameter,
+        authorities: Mapping[str, bytes],
+    ) -> None:
+        """`authorities`: files for the image, by name."""
         super().__init__(scope, id)
         deployment = config.deployment
         self.cluster_name = deployment.cluster or Stack.of(self).stack_name
@@ -73,18 +93,17 @@ class Copier(Construct):
             ledger_table=ledger.table.table_name,
             config_parameter=parameter.name,
         )
-        self.task_definition.add_container(
-            _CONTAINER,
-            image=ecs.ContainerImage.from_asset(
-                str(ROOT),
-                file="copier_image/Dockerfile",
-                platform=ecr_assets.Platform.LINUX_ARM64 if arm else ecr_assets.Platform.LINUX_AMD64,
-                ignore_mode=IgnoreMode.DOCKER,
-                exclude=["*", *(f"!{path}" for path in _CONTEXT), "**/__pycache__"],
-            ),
-            environment=settings.environment() | proxies(deployment),
-            logging=ecs.LogDrivers.aws_logs(stream_prefix=_CONTAINER, log_group=self.log_group),
-        )
+        with _context(authorities) as context:  # CDK copies it at once
+            self.task_definition.add_container(
+                _CONTAINER,
+                image=ecs.ContainerImage.from_asset(
+                    str(context),
+                    file="copier_image/Dockerfile",
+                    platform=ecr_assets.Platform.LINUX_ARM64 if arm else ecr_assets.Platform.LINUX_AMD64,
+                ),
+                environment=settings.environment() | proxies(deployment) | trust.environment(deployment, _ETC),
+                logging=ecs.LogDrivers.aws_logs(stream_prefix=_CONTAINER, log_group=self.log_group),
+            )
 
     def allow_running(self, role: iam.Role) -> None:
         """Let `role` run this task on this cluster, watch its tasks and stop them."""
@@ -150,3 +169,21 @@ class Copier(Construct):
                 "ArnLike": {"aws:SourceArn": f"arn:{stack.partition}:ecs:{stack.region}:{stack.account}:*"},
             },
         )
+
+
+@contextlib.contextmanager
+def _context(authorities: Mapping[str, bytes]) -> Iterator[Path]:
+    """A folder with what the image is built from, while the block lasts."""
+    with tempfile.TemporaryDirectory() as scratch:
+        context = Path(scratch)
+        for name in _CONTEXT:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                (context / name).parent.mkdir(exist_ok=True)
+                shutil.copy(ROOT / name, context / name)
+        for name, content in authorities.items():
+            file = context / _ETC_SOURCE / name
+            file.write_bytes(content)
+            file.chmod(0o644)  # whatever the umask: the task's user must read it
+        yield context

@@ -12,6 +12,7 @@ from constructs import Construct
 from ecr_relay.calls import CONSUMER, RECONCILE
 from ecr_relay.config import OciSource, RelayConfig
 from ecr_relay.settings import ConsumerSettings, ReconcileSettings
+from stack import trust
 from stack.copier import Copier
 from stack.ledger import Ledger
 from stack.logs import log_group
@@ -210,7 +211,7 @@ def _function(
         handler=handler,
         runtime=lambda_.Runtime.PYTHON_3_13,
         architecture=lambda_.Architecture.ARM_64 if arm else lambda_.Architecture.X86_64,
-        environment=environment | proxies(config.deployment),
+        environment=environment | proxies(config.deployment) | trust.environment(config.deployment, trust.TASK_ROOT),
         timeout=timeout,
         memory_size=memory_size,
         reserved_concurrent_executions=reserved_concurrent_executions,

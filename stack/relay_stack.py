@@ -4,6 +4,7 @@ from aws_cdk import CfnOutput, DefaultStackSynthesizer, Environment, Fn, Stack
 from constructs import Construct
 
 from ecr_relay.config import EcrSource, RelayConfig
+from stack import trust
 from stack.alarms import Alarms
 from stack.bundling import BundleFor, lambda_code
 from stack.copier import Copier
@@ -19,7 +20,8 @@ from stack.queues import Queues
 class RelayStack(Stack):
     """Everything that one relay needs, in the account and region of its source unless the configuration says else."""
 
-    def __init__(self, scope: Construct, *, config: RelayConfig, bundle_for: BundleFor) -> None:
+    def __init__(self, scope: Construct, *, config: RelayConfig, bundle_for: BundleFor, ca_bundle: str | None) -> None:
+        """`ca_bundle`: the PEM text that the configuration names."""
         deployment = config.deployment
         account, region = config.home
         super().__init__(
@@ -32,12 +34,13 @@ class RelayStack(Stack):
         )
         # W3005: CDK lets a function depend on its role and the role's policy, of which the former is implied.
         self.template_options.metadata = {"cfn-lint": {"config": {"ignore_checks": ["W3005"]}}}
-        code = lambda_code(bundle_for, deployment.architecture)
+        authorities = trust.files(ca_bundle)
+        code = lambda_code(bundle_for, deployment.architecture, authorities)
         queues = Queues(self, "Queues")
         ledger = Ledger(self, "Ledger")
         parameter = Parameter(self, "Parameter", config=config)
         network = Network(self, "Network", existing=deployment.network)
-        copier = Copier(self, "Copier", config=config, ledger=ledger, parameter=parameter)
+        copier = Copier(self, "Copier", config=config, ledger=ledger, parameter=parameter, authorities=authorities)
         consumer = Consumer(
             self,
             "Consumer",

@@ -81,6 +81,12 @@ class Deployment(Table):
         default=(),
         description="what is asked without it: hosts, or domains such as `.amazonaws.com`, where VPC endpoints answer",
     )
+    ca_bundle: str | None = Field(
+        default=None,
+        min_length=1,
+        description="PEM file, by its path from this one, of authorities that the copier and the functions believe "
+        "beside the public ones, for all that they ask by HTTPS",
+    )
     cluster: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_-]{1,255}$",

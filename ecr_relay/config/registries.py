@@ -46,7 +46,8 @@ def _policy(least: int, most: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _certificates(text: str) -> str:
+def certificates(text: str) -> str:
+    """`text`, if OpenSSL reads it as PEM certificates, one at least. Raises ValueError."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError):
@@ -147,7 +148,7 @@ class OciSource(Table):
         "that a rule selects",
     )
     plain_http: bool = Field(default=False, description="no TLS; only for a registry in your own network")
-    ca_certificate: Annotated[str, AfterValidator(_certificates)] | None = Field(
+    ca_certificate: Annotated[str, AfterValidator(certificates)] | None = Field(
         default=None,
         max_length=4096,
         description="PEM text of the authority that signed the registry's certificate, believed beside the public ones",

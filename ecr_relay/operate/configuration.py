@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from ecr_relay.config import Destination, EcrRegistry, RelayConfig, parse
+from ecr_relay.config.authorities import ca_bundle
 from ecr_relay.errors import RelayError
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.failures import Unusable
@@ -48,8 +49,9 @@ def read(path: Path) -> RelayConfig:
 
 
 def check(path: Path) -> Checked:
-    """Raises as `read` does."""
+    """Raises as `read` does; also for a file that it names."""
     config = read(path)
+    ca_bundle(config.deployment, path)
     return Checked(
         file=str(path),
         source=config.source.id,

@@ -13,7 +13,7 @@ from ministack.core.responses import request_scope
 from ministack.services import lambda_svc, sqs
 
 from local.corrections import cloudwatch
-from local.spec import CloudSpec
+from local.spec import TRUST, CloudSpec
 
 Messages = list[dict[str, Any]]
 
@@ -91,3 +91,5 @@ def warm(account: str, region: str, name: str) -> None:
 def apply(spec: CloudSpec) -> None:
     sqs._receive_messages_for_esm = gathered(sqs._receive_messages_for_esm)
     lambda_runtime.Worker._read_stderr = reader(Path(spec.log_dir))
+    # MiniStack unpacks a function's code elsewhere than in /var/task, and changes no variable that names a file there.
+    lambda_runtime._RESERVED_RUNTIME_ENV_VARS |= TRUST

@@ -22,6 +22,7 @@ from local import images
 from local.deploy import ROOT, Clients
 from local.init import descendants
 from local.up import DEFAULT_CONFIG, Endpoints, LocalCloud
+from tests.unit.test_config import CERTIFICATE
 
 READY_SECONDS = 60
 """Not the promise, which is 20 s and measured by the bench, but enough on a machine that is busy with other tests."""
@@ -252,6 +253,7 @@ def test_interrupted_while_it_starts_it_leaves_nothing(tmp_path: Path) -> None:
         (("[source]", "[sauce]"), "sauce: unknown key"),
         (('"eu-west-1"', '"eu-west-11"'), "destinations[0].region: 'eu-west-11' is no AWS region"),
         (('"us-east-1"', "1"), "source.region: "),
+        (("[source]", '[deployment]\nca_bundle = "absent.pem"\n[source]'), "deployment.ca_bundle: "),
     ],
 )
 def test_a_wrong_configuration_starts_nothing(change: tuple[str, str], says: str, tmp_path: Path) -> None:
@@ -268,10 +270,11 @@ def test_a_wrong_configuration_starts_nothing(change: tuple[str, str], says: str
 def test_two_accounts_and_a_relay_in_a_third(tmp_path: Path) -> None:
     """Events of the source's account are forwarded to where the relay is, and each registry has its own port."""
     config = tmp_path / "relay.toml"
+    (tmp_path / "company.pem").write_text(CERTIFICATE, encoding="utf-8")
     config.write_text(
         '[source]\naccount = "111111111111"\nregion = "us-west-2"\n'
         '[[destinations]]\nname = "there"\naccount = "222222222222"\nregion = "eu-central-1"\n'
-        '[deployment]\naccount = "333333333333"\nregion = "us-east-2"\n',
+        '[deployment]\naccount = "333333333333"\nregion = "us-east-2"\nca_bundle = "company.pem"\n',
         encoding="utf-8",
     )
     with up(tmp_path / "state", config) as running:

@@ -1,11 +1,13 @@
 """Each variant is synthesized once; CDK's first synthesis in a process takes seconds, a further one half of one."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stack.bundling import ROOT
 from tests.infrastructure.template import Synthesized, synthesize
+from tests.integration.conftest import DockerRegistry
 
 BASE = """
 source = { account = "111122223333", region = "us-east-1" }
@@ -72,7 +74,8 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
 @pytest.fixture(scope="session")
 def forwarder(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     """What forwards it the pushes."""
-    return synthesize(FAR, tmp_path_factory.mktemp("forwarder"), forwarder=True)
+    # It has no function, so that who deploys it needs no certificate.
+    return synthesize(FAR + 'ca_bundle = "absent.pem"', tmp_path_factory.mktemp("forwarder"), forwarder=True)
 
 
 @pytest.fixture(scope="session")
@@ -98,8 +101,17 @@ def oci(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
 
 
 @pytest.fixture(scope="session")
-def full(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
-    """With what asks for permissions, and functions in a private network behind a proxy."""
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    """A registry that speaks TLS, with a certificate that no public authority has signed."""
+    registry = DockerRegistry(tmp_path_factory.mktemp("company") / "registry", tls=True)
+    registry.start()
+    yield registry
+    registry.stop()
+
+
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory, company: DockerRegistry) -> Synthesized:
+    """With what asks for permissions, and functions in a private network behind a proxy that signs by itself."""
     toml = """
     [source]
     account = "111122223333"
@@ -118,12 +130,13 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     [deployment]
     https_proxy = "http://proxy.example.com:3128"
     no_proxy = [".amazonaws.com", "registry.example.com"]
+    ca_bundle = "registry/certificate.pem"
     [deployment.network]
     vpc_id = "vpc-0123456789abcdef0"
     subnet_ids = ["subnet-0123456789abcdef0"]
     functions = true
     """  # noqa: E501 - one policy, one line
-    return synthesize(toml, tmp_path_factory.mktemp("full"))
+    return synthesize(toml, tmp_path_factory.mktemp("full"), file=company.folder.with_name("relay.toml"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 from ecr_relay.config import parse
 from stack.app import build
-from stack.bundling import BundleFor
+from stack.bundling import ROOT, BundleFor
 
 Json = dict[str, Any]
 
@@ -57,10 +57,21 @@ class Synthesized:
         _, function = self.one("AWS::Lambda::Function", within)
         return self.out / f"asset.{function['Code']['S3Key'].removesuffix('.zip')}"
 
+    @property
+    def context(self) -> Path:
+        """The directory that the copier's image is built from."""
+        assets = json.loads(next(self.out.glob("*.assets.json")).read_text(encoding="utf-8"))
+        [image] = assets["dockerImages"].values()
+        return self.out / str(image["source"]["directory"])
 
-def synthesize(toml: str, out: Path, bundle_for: BundleFor = "local", *, forwarder: bool = False) -> Synthesized:
-    """Raises what the app raises: ConfigError, BundlingError, and RuntimeError for what cdk-nag found."""
-    build(parse(toml), out=out, bundle_for=bundle_for, forwarder=forwarder).synth()
+
+def synthesize(
+    toml: str, out: Path, bundle_for: BundleFor = "local", *, file: Path = ROOT / "relay.toml", forwarder: bool = False
+) -> Synthesized:
+    """What `toml` names lies beside `file`.
+
+    Raises what the app raises: ConfigError, BundlingError, and RuntimeError for what cdk-nag found."""
+    build(parse(toml), out=out, bundle_for=bundle_for, file=file, forwarder=forwarder).synth()
     return Synthesized(out)
 
 

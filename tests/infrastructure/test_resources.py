@@ -117,7 +117,7 @@ def test_the_image_is_made_of_what_it_needs_and_nothing_else(example: Synthesize
     assets = json.loads(next(example.out.glob("*.assets.json")).read_text(encoding="utf-8"))
     [image] = assets["dockerImages"].values()
     assert image["source"]["dockerFile"] == "copier_image/Dockerfile"
-    context = example.out / image["source"]["directory"]
+    context = example.context
     files = {path.relative_to(context).as_posix() for path in context.rglob("*") if path.is_file()}
     assert {path.partition("/")[0] for path in files} == {
         "README.md",
@@ -134,7 +134,7 @@ def test_the_image_is_made_of_what_it_needs_and_nothing_else(example: Synthesize
 def test_what_the_dockerfile_copies_is_there_to_copy(example: Synthesized) -> None:
     assets = json.loads(next(example.out.glob("*.assets.json")).read_text(encoding="utf-8"))
     [image] = assets["dockerImages"].values()
-    context = example.out / image["source"]["directory"]
+    context = example.context
     lines = (ROOT / image["source"]["dockerFile"]).read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     for line in lines:
         instruction, _, rest = line.strip().partition(" ")

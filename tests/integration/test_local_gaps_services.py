@@ -336,7 +336,7 @@ def a_log_line_of_a_task_is_a_metric(cloud: Servers) -> list[float]:
 # Lambda -----------------------------------------------------------------------------------------------------------
 
 
-def function(cloud: Servers, source: str) -> str:
+def function(cloud: Servers, source: str, **variables: str) -> str:
     name = f"f-{uuid.uuid4().hex[:8]}"
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -348,6 +348,7 @@ def function(cloud: Servers, source: str) -> str:
         Role="arn:aws:iam::000000000000:role/any",
         Code={"ZipFile": packed.getvalue()},
         Timeout=30,
+        Environment={"Variables": variables},
     )
     return name
 
@@ -390,3 +391,13 @@ def what_a_function_writes_is_in_a_file_before_it_ends(cloud: Servers) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+@case(CASES, ["> True"])
+def no_variable_names_a_file_of_its_code_in_vain(cloud: Servers) -> list[str]:
+    source = "import os\ndef handler(event, context):\n"
+    source += "    names = 'SSL_CERT_FILE', 'AWS_CA_BUNDLE'\n"
+    source += "    print('>', all(os.path.exists(os.environ.get(name, '/')) for name in names))\n"
+    name = function(cloud, source, SSL_CERT_FILE="/var/task/index.py", AWS_CA_BUNDLE="/var/task/index.py")
+    cloud.clients("lambda").invoke(FunctionName=name, InvocationType="Event", Payload=b"{}")
+    return logged(cloud, name, 10)

@@ -14,6 +14,7 @@ from ecr_relay.config import RelayConfig
 from ecr_relay.operate.configuration import needs_deployment, to_toml
 from tests.unit.conftest import ACCOUNT, CONFIG, REGION
 from tests.unit.office import Office, opened, refused
+from tests.unit.test_config import CERTIFICATE
 
 TOML = f"""
 [source]
@@ -65,6 +66,19 @@ def test_check_names_every_mistake_by_its_key(office: Office, file: Path) -> Non
     assert len(lines) == 2
     assert f"{file}: rules[0].tagz: unknown key; did you mean 'tags'?" in result.stderr
     assert f"{file}: rules[0].untagged: " in result.stderr
+
+
+def test_check_reads_what_the_file_names(office: Office, file: Path) -> None:
+    file.write_text(TOML + '\n[deployment]\nca_bundle = "company.pem"\n')
+    result = office.run("config", "check", str(file))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"ecr-relay: {file}: deployment.ca_bundle: {file.with_name('company.pem')}: cannot be read: "
+        "No such file or directory\n"
+    )
+    assert office.run("config", "show", "--file", str(file)).exit_code == 0  # which asks what the file says
+    file.with_name("company.pem").write_text(CERTIFICATE)
+    assert office.run("config", "check", str(file)).exit_code == 0
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"[source"])
