@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 _SPECIAL = re.compile(r"[*?\[]")
-_PARTS = re.compile(r"\*|\?|\[!?+\]?+[^\]]*\]|[^*]", re.DOTALL)  # possessive: `[]` without a third is no class
+_CLASS = r"\[!?+\]?+[^\]]*\]"  # possessive: `[]` without a third is no class
+_PARTS = re.compile(rf"\*|\?|{_CLASS}|[^*]", re.DOTALL)
 
 
 def matches(name: str, globs: Iterable[str]) -> bool:
@@ -17,6 +18,15 @@ def matches(name: str, globs: Iterable[str]) -> bool:
 def is_literal(glob: str) -> bool:
     """Whether it can match nothing but itself."""
     return _SPECIAL.search(glob) is None
+
+
+def lone(glob: str) -> str | None:
+    """The first bracket or `!` that is part of no class, and so stands for itself; None if there is none.
+
+    >>> lone("[a"), lone("v[!0-9]*")
+    ('[', None)
+    """
+    return next((part for part in _parts(glob) if part in {"[", "]", "!"}), None)
 
 
 def covers(outer: str, inner: str) -> bool:

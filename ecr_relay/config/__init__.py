@@ -122,7 +122,7 @@ class RelayConfig(Table):
 def parse(text: str, name: str = "relay.toml") -> RelayConfig:
     """Read a `relay.toml`. Raises ConfigError, a line a mistake; `name` is what the lines begin with."""
     try:
-        data = tomllib.loads(text)
+        data = tomllib.loads(text.removeprefix("\ufeff"))  # which Windows editors begin a file with
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: not valid TOML: {error}") from None
     # By way of JSON, because only there do arrays satisfy a strict tuple: "1" is no number and "yes" is no boolean.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ecr_relay import globs
 from ecr_relay.regions import PARTITION_OF_REGION
 
 
@@ -32,6 +33,10 @@ def _glob_of(what: str, letters: str) -> Callable[[str], str]:
     def check(glob: str) -> str:
         if found := strange.search(glob):
             raise ValueError(f"{glob!r} can match no {what}, since none has {found[0]!r} in its name; {hint}")
+        if lone := globs.lone(glob):
+            raise ValueError(
+                f"{glob!r} can match no {what}: {lone!r} only means something in a whole class, as in [abc]"
+            )
         return glob
 
     return check

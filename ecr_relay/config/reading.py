@@ -20,6 +20,18 @@ _REFUSED: Final = {"platform": _SUBSETS, "platforms": _SUBSETS, "architectures":
 """Keys that people look for, and that there is a reason not to have."""
 _KINDS: Final = {"source": ("ecr", "oci")}
 """Tables of which there are several kinds: pydantic puts the kind into the path, where the file has none."""
+_WORDS: Final = {
+    "string_type": "should be a text, in quotes",
+    "tuple_type": "should be a list, in brackets",
+    "dict_type": "should be a table",
+    "model_type": "should be a table",
+    "bool_type": "should be true or false, without quotes",
+    "int_type": "should be a whole number, without quotes",
+    "float_type": "should be a number, without quotes",
+    "too_short": "needs at least {min_length} entry",
+    "too_long": "takes at most {max_length} entries",
+}
+"""What a TOML file has, where pydantic speaks of Python's types."""
 
 
 def validated(model: type[_M], text: str, name: str) -> _M:
@@ -51,11 +63,13 @@ def _line(model: type[BaseModel], wrong: ErrorDetails) -> str:
         return f"{path}: unknown key; {hint}allowed: {', '.join(allowed)}"
     message = wrong["msg"].removeprefix("Value error, ")
     if wrong["type"] == "union_tag_invalid":
-        return f"{path}.type: {wrong['ctx']['tag']!r} is no kind of it; allowed: {wrong['ctx']['expected_tags']}"
+        return f"{path}.type: {wrong['ctx']['tag']!r} is no kind of {path}; allowed: {wrong['ctx']['expected_tags']}"
     if wrong["type"] == "missing":
         return f"{path}: missing; this key is required"
     if wrong["type"] == "string_pattern_mismatch":
         message = f"{wrong['input']!r} does not match {wrong['ctx']['pattern']}"
+    elif words := _WORDS.get(wrong["type"]):
+        message = f"{words.format_map(wrong.get('ctx', {}))}, not {wrong['input']!r}"
     elif not path or wrong["type"] == "value_error":
         return f"{path}: {message}" if path else message
     else:

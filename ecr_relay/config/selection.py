@@ -114,7 +114,8 @@ class Rule(Table):
     )
     untagged: bool = Field(
         default=False,
-        description="also images without a tag; two minutes after the push, so that an index takes its own along first",
+        description="also images without a tag, of the same repositories; two minutes after the push, so that an index "
+        "takes its own along first",
     )
     referrers: bool = Field(
         default=True,
@@ -134,9 +135,11 @@ class Rule(Table):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.images is not None:
-            for key in ("repositories", "tags", "untagged"):
-                if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
-                    raise ValueError(f"{_LISTED} says it all; leave {key} out, or write it as a rule of its own")
+            for key in ("repositories", "tags"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{_LISTED} is in place of {key}; leave {key} out, or write it as another rule")
+        if self.newest is None and self.newest_by != "pushed":
+            raise ValueError("newest_by goes with newest, which says how many")
         if self.mode == "observe" and self.deletes == "propagate":
             raise ValueError('deletes: "propagate" goes with mode = "copy"; what only observes removes nothing')
         return self

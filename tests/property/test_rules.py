@@ -41,15 +41,15 @@ def some(*values: str, least: int = 0) -> st.SearchStrategy[tuple[str, ...]]:
 
 
 a_rule = st.builds(
-    Rule,
+    lambda some_newest, **keys: Rule(**some_newest, **keys),
+    some_newest=st.just({})
+    | st.fixed_dictionaries({"newest": st.integers(1, 2), "newest_by": st.sampled_from(["pushed", "version"])}),
     repositories=some("*", "team/*", "base", least=1),
     exclude_repositories=some("*/web", "ba?e"),
     tags=some("*", "v*", "latest", "v1.?", "ALL_TAGS", least=1),
     exclude_tags=some("*-rc*", "dev", "v2"),
     tag_regex=st.none() | st.sampled_from(["v.*", "[a-z]+"]),
     semver=st.none() | st.sampled_from([">=1.1", "1.x"]),
-    newest=st.none() | st.integers(1, 2),
-    newest_by=st.sampled_from(["pushed", "version"]),
     untagged=st.booleans(),
     referrers=st.booleans(),
     mode=st.sampled_from(["copy", "copy", "observe"]),

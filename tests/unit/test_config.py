@@ -49,6 +49,10 @@ def test_defaults() -> None:
     assert config.deployment.architecture == "arm64"
 
 
+def test_a_byte_order_mark_does_not_matter() -> None:
+    assert parse("\ufeff" + GOOD) == parse(GOOD)
+
+
 def test_the_parameter_holds_the_whole_configuration() -> None:
     config = parse(GOOD + '[[rules]]\ntags = ["v*"]\nexclude_tags = ["*-rc*"]\n')
     assert RelayConfig.from_parameter(config.to_parameter()) == config
@@ -67,7 +71,30 @@ def test_the_parameter_holds_the_whole_configuration() -> None:
             "allowed: account, credentials, endpoint, max_deletes, max_tasks, name, new_repository, "
             "on_conflict, prefix, put_image_per_second, region, target",
         ),
-        (('account = "111111111111"', "account = 111111111111"), "relay.toml: source.account: input should be a valid"),
+        (
+            ('account = "111111111111"', "account = 111111111111"),
+            "relay.toml: source.account: should be a text, in quotes, not 111111111111",
+        ),
+        (
+            ('prefix = "mirror"', '[[rules]]\ntags = "v*"'),
+            "relay.toml: rules[0].tags: should be a list, in brackets, not 'v*'",
+        ),
+        (
+            ('prefix = "mirror"', '[[rules]]\nnewest = "3"'),
+            "relay.toml: rules[0].newest: should be a whole number, without quotes, not '3'",
+        ),
+        (
+            ('prefix = "mirror"', 'put_image_per_second = "8"'),
+            "relay.toml: destinations[0].put_image_per_second: should be a number, without quotes, not '8'",
+        ),
+        (
+            ('prefix = "mirror"', 'credentials = "arn"'),
+            "relay.toml: destinations[0].credentials: should be a table, not 'arn'",
+        ),
+        (
+            ('prefix = "mirror"', 'new_repository = { mutable_tags = ["a", "b", "c", "d", "e", "f"] }'),
+            "relay.toml: destinations[0].new_repository.mutable_tags: takes at most 5 entries, not [",
+        ),
         (
             ('account = "111111111111"', 'account = "1111"'),
             "relay.toml: source.account: '1111' does not match ^[0-9]{12}$",
@@ -87,7 +114,7 @@ def test_the_parameter_holds_the_whole_configuration() -> None:
         ),
         (
             ('prefix = "mirror"', '[[rules]]\nuntagged = "yes"'),
-            "relay.toml: rules[0].untagged: input should be a valid boolean, not 'yes'",
+            "relay.toml: rules[0].untagged: should be true or false, without quotes, not 'yes'",
         ),
         (('region = "us-east-1"', "region ="), "relay.toml: not valid TOML: Invalid value"),
         (
@@ -261,17 +288,24 @@ AGAIN = GOOD[GOOD.index("[[") :].replace('"west"', '"other"')
         ('architectures = ["arm64"]', "rules[0].architectures: a subset of an index's platforms"),
         ("newest = 0", "rules[0].newest: input should be greater than or equal to 1, not 0"),
         ('newest_by = "age"', "rules[0].newest_by: input should be 'pushed' or 'version', not 'age'"),
+        ('newest_by = "version"', "rules[0]: newest_by goes with newest, which says how many"),
         ('mode = "dry"', "rules[0].mode: input should be 'copy' or 'observe', not 'dry'"),
         ('mode = "observe"\ndeletes = "propagate"', 'rules[0]: deletes: "propagate" goes with mode = "copy"'),
         ('images = "ubuntu:14.04,go lang:"', "rules[0].images: 'lang:': '' is not a tag"),
         ('images = ""', "rules[0].images: names no image"),
         (f'images = "ubuntu@sha256:{"0" * 64}"', "an image here is repository:tag, without a digest"),
-        ('images = "ubuntu"\ntags = ["v*"]', "rules[0]: images says it all; leave tags out"),
-        ("tags = []", "rules[0].tags: tuple should have at least 1 item"),
+        ('images = "ubuntu"\ntags = ["v*"]', "rules[0]: images is in place of tags; leave tags out, or write it as"),
+        ("tags = []", "rules[0].tags: needs at least 1 entry, not []"),
         (
             'repositories = ["ubuntu:14.04"]',
             "rules[0].repositories[0]: 'ubuntu:14.04' can match no repository, since none",
         ),
+        (
+            'repositories = ["[a"]',
+            "rules[0].repositories[0]: '[a' can match no repository: '[' only means something in a whole class, as in",
+        ),
+        ('tags = ["v[0-9]*", "v[0-9]]"]', "rules[0].tags[1]: 'v[0-9]]' can match no tag: ']' only means something in"),
+        ('exclude_tags = ["!v*"]', "rules[0].exclude_tags[0]: '!v*' can match no tag: '!' only means something in"),
         ('exclude_repositories = ["Team/*"]', "rules[0].exclude_repositories[0]: 'Team/*' can match no repository"),
         (
             'tags = ["^v.*$"]',
@@ -347,8 +381,8 @@ def test_rules_that_surely_overlap_agree_on_how(one: str, other: str, agree: boo
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (('type = "oci"', 'type = "docker"'), "source.type: 'docker' is no kind of it; allowed: 'ecr', 'oci'"),
-        (('type = "oci"', "type = 3"), "source.type: '3' is no kind of it"),
+        (('type = "oci"', 'type = "docker"'), "source.type: 'docker' is no kind of source; allowed: 'ecr', 'oci'"),
+        (('type = "oci"', "type = 3"), "source.type: '3' is no kind of source"),
         (('"docker.io"', '"https://docker.io"'), "source.host: 'https://docker.io' does not match"),
         (('"docker.io"', '"docker.io"\nusername = "me"'), "source.username: unknown key; allowed: "),
         (

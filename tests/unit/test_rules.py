@@ -44,6 +44,9 @@ def test_no_rule_means_everything_that_has_a_tag() -> None:
         ({"tags": ["v*"], "exclude_tags": ["*-rc*"]}, "app", "v1-rc2", False),
         ({"untagged": True}, "app", None, True),
         ({"untagged": True, "repositories": ["team/*"]}, "app", None, False),
+        ({"untagged": True, "images": "app:1"}, "app", None, True),
+        ({"untagged": True, "images": "app:1"}, "other", None, False),
+        ({"untagged": True, "images": "app:1"}, "app", "2", False),
     ],
 )
 def test_a_rule(rule: dict[str, object], repository: str, tag: str | None, selected: bool) -> None:
