@@ -127,9 +127,18 @@ def _differing(old: dict[str, Any], new: dict[str, Any]) -> set[str]:
     return {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
 
 
+def shown(config: RelayConfig) -> dict[str, Any]:
+    """All keys with their defaults, as JSON has them, without those that another key is in place of."""
+    values = config.model_dump(mode="json")
+    for rule in values["rules"]:
+        if rule["images"] is not None:
+            del rule["repositories"], rule["tags"]  # "*" beside a list reads like everything
+    return values
+
+
 def to_toml(config: RelayConfig) -> str:
     """A `relay.toml` that says the same, with every default written out. `parse` is its inverse."""
-    values = config.model_dump(mode="json", exclude_none=True)
+    values = _without_nulls(shown(config))
     return "\n\n".join(_tables(values, "")) + "\n"
 
 
@@ -145,6 +154,12 @@ def _tables(values: dict[str, Any], path: str, head: str = "") -> Iterator[str]:
         else:
             for element in value:
                 yield from _tables(element, below, f"[[{below}]]")
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _is_table(value: Any) -> bool:

@@ -109,6 +109,16 @@ def test_show_prints_what_is_in_force_with_every_default(office: Office, file: P
     assert answer["destinations"][0]["put_image_per_second"] == 8.0
 
 
+def test_a_list_of_images_is_not_shown_as_everything(office: Office, file: Path) -> None:
+    file.write_text(TOML + '\n[[rules]]\nimages = "app:1"\n[[rules]]\ntags = ["v*"]\n')
+    listed, globbed = office.json("config", "show", "--file", str(file))["rules"]
+    assert (listed["images"], globbed["repositories"], globbed["tags"]) == ("app:1", ["*"], ["v*"])
+    assert not {"repositories", "tags"} & listed.keys()
+    shown = office.run("config", "show", "--file", str(file)).stdout
+    assert config.parse(shown) == config.parse(file.read_text())
+    assert shown.count("\nrepositories = ") == shown.count("\ntags = ") == 1
+
+
 def test_push_publishes_rules_and_says_what_changed(office: Office, file: Path) -> None:
     file.write_text(TOML + '\n[[rules]]\nrepositories = ["team/*"]\n')
     assert office.json("config", "push", str(file), "--dry-run")["changed"] == ["rules[0].repositories"]

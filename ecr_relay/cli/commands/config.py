@@ -1,5 +1,6 @@
 """`ecr-relay config`: relay.toml."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def show(file: Path | None) -> None:
         except (ConfigError, OSError) as error:
             raise _unusable(error) from None
     if options.json_wanted():
-        screen.write(effective.model_dump_json(indent=2))
+        screen.write(json.dumps(configuration.shown(effective), indent=2, ensure_ascii=False))
     else:
         screen.write(configuration.to_toml(effective), end="")
 
