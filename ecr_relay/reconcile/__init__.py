@@ -130,7 +130,8 @@ class Reconciler:
                 place.destination_repository, place.settings.new_repository
             ):
                 counts["differing"] += 1
-                _log.warning("not as asked", extra={"repository": place.destination_repository, "reason": difference})
+                where = {"destination": place.settings.name, "repository": place.destination_repository}
+                _log.warning("not as asked", extra=where | {"reason": difference})
 
     @staticmethod
     def _count(found: Comparison, counts: dict[str, int]) -> None:

@@ -13,6 +13,11 @@ from local.corrections import ecr_store
 from local.corrections.ecr_access import Request, Response, answer, error, needs_repository, no_repository
 from local.corrections.ecr_store import ImageId, Refused
 
+_FILTERS = "imageTagMutabilityExclusionFilters"
+_create_repository: Callable[[Request], Response] = ecr._create_repository
+_put_image_tag_mutability: Callable[[Request], Response] = ecr._put_image_tag_mutability
+_repo_shape: Callable[[Request], Request] = ecr._repo_shape
+
 
 def page(entries: list[Any], key: Callable[[Any], str], data: Request, limit: int) -> tuple[list[Any], str | None]:
     """AWS pages by a token that survives changes between two pages; so the token here is the last entry's key."""
@@ -113,8 +118,7 @@ def put_image(data: Request) -> Response:
                 "ECR has calculated.",
             )
         image = ecr_store.by_digest(repository, manifest.digest)
-        mutable = ecr._repositories[repository].get("imageTagMutability", "MUTABLE") == "MUTABLE"
-        if image and (not tag or (mutable and tag in image["imageTags"])):
+        if image and (not tag or (tag in image["imageTags"] and not ecr_store.is_immutable(repository, tag))):
             named = f" and tag '{tag}'" if tag else ""
             return error(
                 "ImageAlreadyExistsException", f"Image with digest '{manifest.digest}'{named} already exists {where}"
@@ -200,6 +204,29 @@ def batch_check_layer_availability(data: Request) -> Response:
     return answer({"layers": layers, "failures": []})
 
 
+def create_repository(data: Request) -> Response:
+    """AWS: keeps the filters of IMMUTABLE_WITH_EXCLUSION; MiniStack keeps the word alone."""
+    made = _create_repository(data)
+    if made[0] != 200:
+        return made
+    repository = ecr._repositories[data["repositoryName"]]
+    repository[_FILTERS] = data.get(_FILTERS)
+    return answer({"repository": repo_shape(repository)})
+
+
+@needs_repository
+def put_image_tag_mutability(data: Request) -> Response:
+    """AWS: likewise; without filters those from before are gone."""
+    ecr._repositories[data["repositoryName"]][_FILTERS] = data.get(_FILTERS)
+    return _put_image_tag_mutability(data)
+
+
+def repo_shape(repository: Request) -> Request:
+    """AWS: tells the filters, too."""
+    filters = {_FILTERS: repository[_FILTERS]} if repository.get(_FILTERS) else {}
+    return {**_repo_shape(repository), **filters}
+
+
 def describe_repositories(data: Request) -> Response:
     """AWS: by pages, and a missing name is RepositoryNotFoundException that names the registry."""
     names = data.get("repositoryNames") or []
@@ -220,6 +247,9 @@ def apply() -> None:
         put_image,
         describe_images,
         batch_check_layer_availability,
+        create_repository,
+        put_image_tag_mutability,
+        repo_shape,
         describe_repositories,
     ):
         setattr(ecr, f"_{handler.__name__}", handler)

@@ -201,13 +201,17 @@ def _check_contents(repository: str, manifest: Manifest) -> None:
         )
 
 
-def _check_tag(repository: str, tag: str) -> None:
+def is_immutable(repository: str, tag: str) -> bool:
+    """Whether `tag`, once put there, can be moved no more."""
     settings = ecr._repositories[repository]
     mutability = settings.get("imageTagMutability", "MUTABLE")
     filters = settings.get("imageTagMutabilityExclusionFilters") or []
     excluded = any(fnmatch.fnmatchcase(tag, entry.get("filter", "")) for entry in filters)
-    immutable = mutability.startswith("IMMUTABLE") != (excluded and mutability.endswith("_WITH_EXCLUSION"))
-    if immutable and by_tag(repository, tag):
+    return bool(mutability.startswith("IMMUTABLE") != (excluded and mutability.endswith("_WITH_EXCLUSION")))
+
+
+def _check_tag(repository: str, tag: str) -> None:
+    if is_immutable(repository, tag) and by_tag(repository, tag):
         raise Refused(
             "ImageTagAlreadyExistsException",
             "TAG_INVALID",

@@ -329,6 +329,20 @@ def an_immutable_tag_takes_not_even_the_same_digest(cloud: Servers) -> str:
     return clouds.error_code(clouds.put_manifest(cloud, repository, "1", made))
 
 
+@case(CASES, (["latest", "sha256-*"], "moved", "TAG_INVALID"))
+def an_excluded_tag_moves_in_an_immutable_repository(cloud: Servers) -> Any:
+    filters = [{"filterType": "WILDCARD", "filter": pattern} for pattern in ("latest", "sha256-*")]
+    settings = {"imageTagMutability": "IMMUTABLE_WITH_EXCLUSION", "imageTagMutabilityExclusionFilters": filters}
+    repository, made = pushed(cloud, "excluded", "sha256-ab", "1", "other", **settings)
+    (described,) = cloud.clients("ecr").describe_repositories(repositoryNames=[repository])["repositories"]
+    other = images.Made("", "", made.media_type, json.dumps({**json.loads(made.manifest), "annotations": {}}).encode())
+    answers = [clouds.put_manifest(cloud, repository, tag, other) for tag in ("sha256-ab", "1")]
+    return (
+        [entry["filter"] for entry in described.get("imageTagMutabilityExclusionFilters", [])],
+        *("moved" if answer.status == 201 else clouds.error_code(answer) for answer in answers),
+    )
+
+
 @case(CASES, 200)
 def what_put_image_put_the_registry_has_by_digest(cloud: Servers) -> int:
     repository, made = pushed(cloud, "by-api-1", "1")

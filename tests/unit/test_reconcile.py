@@ -35,6 +35,17 @@ def test_what_is_missing_is_enqueued_and_what_is_equal_is_not(world: World) -> N
     assert digest != other
 
 
+def test_settings_that_are_not_as_asked_are_told_with_their_place(caplog: pytest.LogCaptureFixture) -> None:
+    west = {"name": "west", "region": "eu-west-1", "account": ACCOUNT, "new_repository": {"immutable_tags": True}}
+    world = World(RelayConfig.model_validate_json(json.dumps({**CONFIG, "destinations": [west]})))
+    world.west.push("team/app", "one", "1.0")
+    world.source.push("team/app", "one", "1.0")
+    assert world.reconcile().counts["differing"] == 1
+    [line] = [record for record in caplog.records if record.message == "not as asked"]
+    said = (line.destination, line.repository, line.reason)  # type: ignore[attr-defined]
+    assert said == ("west", "team/app", "tags MUTABLE, asked IMMUTABLE")
+
+
 def test_what_is_archived_at_the_source_is_not_enqueued_day_after_day(world: World) -> None:
     digest, event = world.push("team/app", "one", "1.0")
     world.push("team/app", "two", "2.0")
