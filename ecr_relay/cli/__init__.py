@@ -9,6 +9,7 @@
 Nothing here imports boto3 until a command runs: `--help` and completion are quick.
 """
 
+import signal
 import sys
 
 
@@ -22,4 +23,6 @@ def main() -> None:
         sys.exit(f"ecr-relay: {error.name} is missing; the command line needs `pip install 'ecr-relay[cli]'`")
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C while the interpreter ends would be a traceback
+    sys.exit(status)
