@@ -99,6 +99,7 @@ class Office:
             "DescribeTaskDefinition": lambda _arguments: {
                 "taskDefinition": {"cpu": "1024", "taskRoleArn": f"{role}copier", "executionRoleArn": f"{role}pull"}
             },
+            "DescribeClusters": lambda _arguments: {"clusters": [{"status": "ACTIVE"}], "failures": []},
             "SimulatePrincipalPolicy": simulate,
             "TestEventPattern": matches,
             "GetServiceQuota": lambda _arguments: {"Quota": {"Value": 10.0}},

@@ -52,6 +52,7 @@ def test_nothing_is_wrong(office: Office) -> None:
             "push events",
             "redrive policy",
             "consuming",
+            "cluster",
             "alarm topic",
             "consumer's role",
             "reconcile's role",
@@ -188,6 +189,38 @@ def test_alarms_that_nobody_hears(office: Office, subscriptions: list[str], resu
     }
     found = checks(office)["alarm topic"]
     assert (found["result"], (found["remedy"] or "")[: len(remedy or "")]) == (result, remedy or "")
+
+
+@pytest.mark.parametrize("clusters", [[], [{"status": "INACTIVE"}]])
+def test_a_cluster_that_is_gone(office: Office, clusters: list[Any]) -> None:
+    office.calls["DescribeClusters"] = lambda _arguments: {"clusters": clusters}
+    found = checks(office, status=1)["cluster"]
+    assert (found["result"], found["remedy"]) == ("fault", "Deploy the stack again: it was changed by hand")
+    assert "no copy task can run" in found["finding"]
+
+
+def test_a_named_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = RelayConfig.model_validate_json(json.dumps({**CONFIG, "deployment": {"cluster": "relay"}}))
+    with opened(config, monkeypatch) as office:
+        office.calls["DescribeClusters"] = lambda _arguments: {"clusters": []}
+        remedy = checks(office, status=1)["cluster"]["remedy"]
+        assert remedy.startswith("Make it (`aws ecs create-cluster --cluster-name relay`)")
+
+
+def test_a_secret_that_is_not_there(far: Office) -> None:
+    answer: Any = {"Error": {"Code": "ResourceNotFoundException", "Message": "can't find the specified secret."}}
+
+    def missing(_arguments: dict[str, Any]) -> Any:
+        raise ClientError(answer, "DescribeSecret")
+
+    far.calls["DescribeSecret"] = missing
+    found = checks(far, status=1)["china: access key"]
+    assert (found["result"], found["finding"]) == ("fault", f"there is no secret {SECRET}")
+    assert found["remedy"].startswith("Create it, or correct secret_arn")
+    far.world.destinations["china"].fail = [RegistryDown("reading secret: cannot find it.")]
+    said = " ".join(far.run("doctor").stdout.split())
+    assert ".. " not in said
+    assert "stack deleted" not in said
 
 
 def test_old_keys_are_named_and_never_shown(far: Office) -> None:

@@ -77,9 +77,9 @@ def doctor() -> None:
     """Say what the deployment lacks, with the remedy.
 
     Each check is fine, a warning, a fault, or not known, with the reason; exit status 1 if there is a fault. Asked
-    are the queues, the rule that pushes come by, the roles (IAM's simulator says what they may), the registries (with
-    your own credentials, or those that the configuration names), the quotas, the age of keys in secrets, and who hears
-    the alarms. Nothing is changed, and no secret is shown.
+    are the queues, the rule that pushes come by, the ECS cluster, the roles (IAM's simulator says what they may), the
+    registries (with your own credentials, or those that the configuration names), the quotas, the age of keys in
+    secrets, and who hears the alarms. Nothing is changed, and no secret is shown.
 
     \b
     Examples:
@@ -99,6 +99,6 @@ def _doctor(console: "Console", answer: "Diagnosis") -> None:
     shown = screen.table("result", "check", "finding", fold=("finding",))
     for check in answer.checks:
         text, style = marks[check.result]
-        finding = check.finding + (f". {check.remedy}" if check.remedy else "")
+        finding = f"{check.finding.removesuffix('.')}. {check.remedy}" if check.remedy else check.finding
         shown.add_row(screen.styled(text, style), check.name, finding)
     console.print(shown)

@@ -1,6 +1,6 @@
 """What a deployment lacks, with the remedy. Only what can be looked up is judged; nothing is tried out or changed.
 
-wiring.py   queues, event source mapping, EventBridge rule, alarm topic
+wiring.py   queues, event source mapping, EventBridge rule, cluster, alarm topic
 access.py   roles, registries, secrets
 quotas.py   Lambda, Fargate, ECR
 work.py     dead letters, slots, breakers
@@ -51,6 +51,7 @@ QUESTIONS: Final[dict[str, Question]] = {
     "push events": wiring.push_events,
     "redrive policy": wiring.redrive,
     "consuming": wiring.consuming,
+    "cluster": wiring.cluster,
     "alarm topic": wiring.alarm_topic,
     "consumer's role": access.consumer,
     "reconcile's role": access.reconcile,

@@ -115,7 +115,7 @@ def keys(deployment: Deployment) -> Iterator[Check]:
             # arn:partition:secretsmanager:region:…
             secret = deployment.client("secretsmanager", arn.split(":")[3]).describe_secret(SecretId=arn)
         except (ClientError, BotoCoreError) as error:
-            yield Check(name=f"{name}: access key", result="unknown", finding=sentence(error) or str(error))
+            yield _no_secret(name, arn, error)
             continue
         changed = secret.get("LastChangedDate") or secret.get("CreatedDate")
         days = (datetime.now(UTC) - changed).days if changed else None
@@ -128,6 +128,18 @@ def keys(deployment: Deployment) -> Iterator[Check]:
             if old
             else None,
         )
+
+
+def _no_secret(name: str, arn: str, error: ClientError | BotoCoreError) -> Check:
+    if isinstance(error, ClientError) and code_of(error) == "ResourceNotFoundException":
+        return Check(
+            name=f"{name}: access key",
+            result="fault",
+            finding=f"there is no secret {arn}",
+            remedy="Create it, or correct secret_arn: its last six characters are AWS's own (`aws secretsmanager "
+            "list-secrets`)",
+        )
+    return Check(name=f"{name}: access key", result="unknown", finding=sentence(error) or str(error))
 
 
 def _unreachable(name: str, registry: EcrRegistry | OciSource, error: CopyError) -> Check:

@@ -64,6 +64,24 @@ def _push(source: EcrSource) -> dict[str, object]:
     }
 
 
+def cluster(deployment: Deployment) -> Iterator[Check]:
+    """Whether there is one to run copy tasks on: one that was named is somebody else's to keep."""
+    name = deployment.outputs.cluster.rpartition("/")[2]
+    found = deployment.ecs.describe_clusters(clusters=[deployment.outputs.cluster])["clusters"]
+    status = found[0]["status"] if found else "missing"
+    named = deployment.config.deployment.cluster is not None
+    yield Check(
+        name="cluster",
+        result="fine" if status == "ACTIVE" else "fault",
+        finding=f"ECS cluster {name} is {status}" + ("" if status == "ACTIVE" else ": no copy task can run"),
+        remedy=None
+        if status == "ACTIVE"
+        else f"Make it (`aws ecs create-cluster --cluster-name {name}`), or name another in [deployment]"
+        if named
+        else _AGAIN,
+    )
+
+
 def redrive(deployment: Deployment) -> Iterator[Check]:
     outputs = deployment.outputs
     answer = deployment.sqs.get_queue_attributes(QueueUrl=outputs.queue_url, AttributeNames=["RedrivePolicy"])
