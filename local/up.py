@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError
 from ecr_relay.config import EcrSource, OciSource, RelayConfig, parse
 from ecr_relay.config.authorities import ca_bundle
 from ecr_relay.errors import ConfigError
+from local import logins
 from local.deploy import ROOT, Assembly, Clients, DeployError, deploy, synthesize, warm
 from local.servers import LocalError, Place, Proxies, Servers, servers
 
@@ -91,8 +92,10 @@ def read_config(path: Path | None) -> tuple[str, RelayConfig]:
         return DEFAULT_CONFIG, parse(DEFAULT_CONFIG, "default configuration")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: no UTF-8 text") from None
     parsed = parse(text, str(path))
     ca_bundle(parsed.deployment, path)  # before anything is started
     return text, parsed
@@ -104,14 +107,16 @@ def local_cloud(
     config: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
     proxies: Proxies | None = None,
+    secrets: Path | None = None,
 ) -> Iterator[LocalCloud]:
     """Start it, and end it when the block does, however that ends. `say` gets the progress.
 
     `state` is a new folder or one of an earlier run, and keeps the logs until its next; without it they are in a folder
-    below `build/local` that goes at the end. Raises ConfigError before anything is started, DeployError, and
-    LocalError, also for a `state` that is in use.
+    below `build/local` that goes at the end. `secrets` is a file for `logins.read`. Raises ConfigError before anything
+    is started, DeployError, and LocalError, also for a `state` that is in use.
     """
     text, parsed = read_config(config)
+    values = logins.read(secrets, parsed)
     with contextlib.ExitStack() as stack:
         if state is None:
             (ROOT / "build" / "local").mkdir(parents=True, exist_ok=True)
@@ -129,6 +134,7 @@ def local_cloud(
         running = stack.enter_context(servers(state, source, destinations, home=home, proxies=proxies))
         (state / "relay.toml").write_text(text, encoding="utf-8")
         try:
+            _lay_ground(parsed, values, running, say)
             cloud = _deploy(state, text, config, parsed, running, say)
         except (BotoCoreError, ClientError, HTTPError) as error:
             running.check()
@@ -137,7 +143,7 @@ def local_cloud(
         yield cloud
 
 
-def main(state: Path | None, config: Path | None) -> int:
+def main(state: Path | None, config: Path | None, secrets: Path | None = None) -> int:
     """The command: prints the endpoints as one line of JSON when all is ready. Returns the exit status."""
 
     def interrupt(*_: object) -> None:
@@ -150,7 +156,7 @@ def main(state: Path | None, config: Path | None) -> int:
 
     handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        with local_cloud(state, config, say) as cloud:
+        with local_cloud(state, config, say, secrets=secrets) as cloud:
             try:
                 print(cloud.endpoints.to_json(), flush=True)
                 say(_ready(cloud))
@@ -217,6 +223,15 @@ def _clean(state: Path) -> None:
     (state / ENDPOINTS).unlink(missing_ok=True)
     for folder in ("tmp", "tasks"):
         shutil.rmtree(state / folder, ignore_errors=True)
+
+
+def _lay_ground(config: RelayConfig, secrets: Mapping[str, str], running: Servers, say: Callable[[str], None]) -> None:
+    """What an account has before the stack comes, by what the configuration says of it: secrets, a cluster."""
+    logins.make(secrets, running.clients.endpoint)
+    for arn in logins.named(config).keys() - secrets.keys():
+        say(f"nothing is in the secret {arn}: give a file with it by --secrets")
+    if config.deployment.cluster:
+        running.clients("ecs").create_cluster(clusterName=config.deployment.cluster)
 
 
 def _deploy(

@@ -13,14 +13,13 @@ from tests.e2e.reading import arrive, manifest, referrers
 from tests.integration.conftest import USER, DockerRegistry, digest_of
 
 ACCOUNT, REGION = "000000000000", "eu-west-1"
-# A secret's ARN has six more characters; the service finds it without them, too, so that it can be known before.
-SECRET: Final = "hub-a1b2c3"
+SECRET: Final = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:hub-a1b2c3"
 CONFIG: Final = """\
 [source]
 type = "oci"
 host = "{host}"
 plain_http = true
-credentials.secret_arn = "arn:aws:secretsmanager:{region}:{account}:secret:{secret}"
+credentials.secret_arn = "{secret}"
 
 [[destinations]]
 name = "west"
@@ -31,6 +30,9 @@ prefix = "hub"
 [[rules]]
 repositories = ["team/app", "chart"]
 exclude_tags = ["*-dev"]
+
+[deployment]
+cluster = "shared"
 """
 
 
@@ -47,9 +49,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, registry: DockerRegistry) ->
     folder = tmp_path_factory.mktemp("oci")
     config = folder / "relay.toml"
     config.write_text(CONFIG.format(host=registry.host, region=REGION, account=ACCOUNT, secret=SECRET))
-    with local_cloud(folder / "state", config) as running:
-        login = json.dumps({"username": USER.username, "password": USER.password})
-        running.clients("secretsmanager").create_secret(Name=SECRET, SecretString=login)
+    secrets = folder / "secrets.toml"
+    secrets.touch(mode=0o600)
+    secrets.write_text(f'["{SECRET}"]\nusername = "{USER.username}"\npassword = "{USER.password}"\n')
+    with local_cloud(folder / "state", config, secrets=secrets) as running:
         yield running
         running.check()
 

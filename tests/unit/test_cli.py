@@ -314,6 +314,14 @@ def test_a_real_interrupt_ends_a_real_process(office: Office) -> None:
         assert child.wait() == 130
 
 
+def test_an_interrupt_at_the_interpreters_end_is_no_traceback() -> None:
+    script = f"import atexit, os, signal, time\natexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n{RUN}"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "--version"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_local_up_outside_a_checkout_says_so(monkeypatch: pytest.MonkeyPatch, office: Office) -> None:
     monkeypatch.setitem(sys.modules, "local.up", None)
     result = office.run("local", "up")
@@ -326,12 +334,12 @@ def test_local_up_gets_what_it_is_told(monkeypatch: pytest.MonkeyPatch, office: 
 
     told: list[object] = []
     fake = types.ModuleType("local.up")
-    fake.main = lambda state, config: told.append((state, config)) or 0  # type: ignore[attr-defined, func-returns-value]
+    fake.main = lambda *given: told.append(given) or 0  # type: ignore[attr-defined, func-returns-value]
     monkeypatch.setitem(sys.modules, "local.up", fake)
     config = tmp_path / "relay.toml"
     assert office.run("local", "up", "--state", str(tmp_path), "--config", str(config)).exit_code == 0
-    assert office.run("--state", str(tmp_path), "local", "up").exit_code == 0
-    assert told == [(tmp_path, config), (tmp_path, None)]
+    assert office.run("--state", str(tmp_path), "local", "up", "--secrets", str(config)).exit_code == 0
+    assert told == [(tmp_path, config, None), (tmp_path, None, config)]
 
 
 def test_images_are_named_with_or_without_the_registry() -> None:

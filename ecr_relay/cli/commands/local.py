@@ -28,7 +28,13 @@ def local() -> None:
     type=click.Path(path_type=Path),
     help="A relay.toml. Default: one source, one destination in another region.",
 )
-def up(state: Path | None, config: Path | None) -> None:
+@click.option(
+    "--secrets",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A TOML file that nobody else may read, with what the secrets hold that the relay.toml names.",
+)
+def up(state: Path | None, config: Path | None, secrets: Path | None) -> None:
     """Start it, and run it until interrupted.
 
     The template that would be deployed is deployed to a local cloud instead, with the same code. When all is ready,
@@ -39,11 +45,20 @@ def up(state: Path | None, config: Path | None) -> None:
       queue_url, dlq_url, ledger_table, consumer_function, reconcile_function, cluster, log_dir,
       stack_name
 
+    An ECS cluster that FILE names is made, and so are the secrets that it names: those for ECR by themselves, and a
+    login for another registry from the --secrets file, a table for each:
+
+    \b
+      ["arn:aws:secretsmanager:eu-west-1:111122223333:secret:hub-AbCdEf"]
+      username = "me"
+      password = "..."
+
     Push to source_registry with any client (skopeo, crane, docker, oras), and the image appears in every destination.
 
     \b
     Examples:
       ecr-relay local up --state .ecr-relay
+      ecr-relay local up --state .ecr-relay --config relay.toml --secrets secrets.toml
       ecr-relay --state .ecr-relay status --watch
     """
     try:
@@ -54,4 +69,4 @@ def up(state: Path | None, config: Path | None) -> None:
         else:
             reason = f"it needs {error.name}, which the checkout's own environment has"
         raise RelayError(f"`local up`: {reason}; there, `make local` does all that is needed") from None
-    sys.exit(main(state or options.state(), config))
+    sys.exit(main(state or options.state(), config, secrets))
