@@ -11,12 +11,15 @@ from ecr_relay.copy.referrers import Referrer, referrers
 from ecr_relay.errors import CopyError, Missing, Permanent, RegistryDown, TagTaken, TokenExpired, Transient
 from ecr_relay.images import children
 from ecr_relay.ledger import DigestRecord, Job, Ledger, Run, Target
-from ecr_relay.manifests import foreign_layers, unfit
+from ecr_relay.manifests import Manifest, foreign_layers, unfit
 from ecr_relay.relay import Relay
 from ecr_relay.skopeo import Skopeo
 
 TURN_S: Final = 5.0
 """How far ahead turns in PutImage's quota are reserved: less than a tag's, so that tags are not kept waiting."""
+
+_LIST_REFUSED: Final = "Manifest list must be converted"
+"""In what skopeo says when it cannot write an index as it is."""
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +137,19 @@ class Copier:
         self._refuse_taken(place, job)
         if place.destination.has(repository, job.digest):
             return False
-        self._await_turn(self._examined(place, job))
+        manifest = self._examined(place, job)
+        # skopeo puts an index's children and the index one after another, at once: reserve them all.
+        self._await_turn(1 + len(children(manifest.content)))
+        try:
+            self._run_skopeo(place, job)
+        except Permanent as error:
+            if not self._put_index(place, manifest, error):
+                raise
+        if not place.destination.has(repository, job.digest):
+            raise Transient(f"skopeo succeeded, but {repository}@{job.digest} is not at the destination")
+        return True
+
+    def _run_skopeo(self, place: Place, job: Job) -> None:
         try:
             self._skopeo_copy(place, job)
         except TokenExpired as error:
@@ -142,8 +157,20 @@ class Copier:
             facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest, "error": str(error)}
             _log.warning("logging in anew", extra=facts)
             self._skopeo_copy(place, job)
-        if not place.destination.has(repository, job.digest):
-            raise Transient(f"skopeo succeeded, but {repository}@{job.digest} is not at the destination")
+
+    def _put_index(self, place: Place, manifest: Manifest, error: Permanent) -> bool:
+        """Put an index that skopeo does not write as it is, though it has brought all that it lists; False if that is
+        not what has happened.
+
+        It makes the list anew from what it knows of each image, and refuses when that differs: 1.9 knows no
+        `artifactType`, and 1.18 marks images whose layers are zstd (podman-container-tools/skopeo issue 2778).
+        """
+        repository, listed = place.destination_repository, children(manifest.content)
+        if _LIST_REFUSED not in str(error) or not listed:
+            return False
+        if not all(place.destination.has(repository, child) for child in dict.fromkeys(listed)):
+            return False
+        place.destination.put_manifest(repository, manifest)
         return True
 
     def _skopeo_copy(self, place: Place, job: Job) -> None:
@@ -159,7 +186,6 @@ class Copier:
         )
 
     def _await_turn(self, manifests: int) -> None:
-        """skopeo puts an index's children and the index one after another, at once: reserve them all."""
         rate, turn = self._destination.put_image_per_second, None
         while turn is None:
             if self._stopped.is_set():
@@ -167,8 +193,8 @@ class Copier:
             turn = self._ledger.quota.reserve(self._destination.id, manifests, rate, TURN_S)
             self._ledger.sleep(1.0 if turn is None else turn)
 
-    def _examined(self, place: Place, job: Job) -> int:
-        """How many manifests it is. Raises Permanent for what no copy can bring, before a layer moves.
+    def _examined(self, place: Place, job: Job) -> Manifest:
+        """The manifest at the source. Raises Permanent for what no copy can bring, before a layer moves.
 
         It is read once: a registry may count each GET of a manifest as a pull, though no question whether it is there.
         """
@@ -176,16 +202,15 @@ class Copier:
         manifest = place.source.manifest(place.source_repository, job.digest)
         if manifest is None:
             raise Missing(f"{name} is not at the source any more")
-        listed = children(manifest.content)
         if reason := unfit(manifest):
             raise Permanent(f"{name}: {reason}")
-        for child in dict.fromkeys(listed):
+        for child in dict.fromkeys(children(manifest.content)):
             if not place.source.has(place.source_repository, child):
                 raise Permanent(f"{name}: it lists {child}, which the source does not have; push it again as a whole")
         if elsewhere := foreign_layers(manifest):
             facts = {"run": self._run.id, "repository": job.repository, "digest": job.digest}
             _log.warning("layers lie elsewhere and are not copied", extra=facts | {"layers": elsewhere})
-        return 1 + len(listed)
+        return manifest
 
     def _refuse_taken(self, place: Place, job: Job) -> None:
         """Note the tags that cannot be put; raises TagTaken if that leaves nothing to copy for."""

@@ -95,6 +95,9 @@ class Writable(Registry, Protocol):
         digest again is success.
         """
 
+    def put_manifest(self, repository: str, manifest: Manifest) -> None:
+        """Put a manifest by its digest, without a tag; all that it lists must be there. The same again is success."""
+
     def delete(self, repository: str, digest: str, tag: str | None) -> None:
         """Remove `tag` from `digest`, the image with its last tag; with None, the image with all its tags. Absent is
         success, and a tag that names another digest by now is left alone.

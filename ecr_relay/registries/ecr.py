@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ImageIdentifierTypeDef,
         ImageTypeDef,
         ListImageReferrersRequestTypeDef,
+        PutImageRequestTypeDef,
     )
 
 HOURS_LEFT: Final = timedelta(hours=6)
@@ -240,22 +241,34 @@ class Ecr:
         if manifest is None:
             raise Missing(f"{repository}@{digest} is not in {self._name}")
         try:
-            with translated(self._doing("PutImage", f"{repository}:{tag}")):
-                self._put_client.put_image(
-                    registryId=self._id,
-                    repositoryName=repository,
-                    imageManifest=manifest.content.decode(),
-                    # Mandatory for a manifest that does not say it itself.
-                    **({"imageManifestMediaType": manifest.media_type} if manifest.media_type else {}),
-                    imageDigest=digest,
-                    imageTag=tag,
-                )
+            self._put(repository, manifest, tag)
         except TagTaken:
             taken = self.resolve(repository, tag)
             if taken != digest:
                 raise TagTaken(
                     f"tag {tag} of {repository} in {self._name} is immutable and holds {taken}, not {digest}"
                 ) from None
+
+    def put_manifest(self, repository: str, manifest: Manifest) -> None:
+        self._put(repository, manifest)
+
+    def _put(self, repository: str, manifest: Manifest, tag: str | None = None) -> None:
+        request: PutImageRequestTypeDef = {
+            "registryId": self._id,
+            "repositoryName": repository,
+            "imageManifest": manifest.content.decode(),
+            "imageDigest": manifest.digest,
+        }
+        if manifest.media_type:  # mandatory for a manifest that does not say it itself
+            request["imageManifestMediaType"] = manifest.media_type
+        if tag is not None:
+            request["imageTag"] = tag
+        name = f"{repository}:{tag}" if tag else f"{repository}@{manifest.digest}"
+        try:
+            with translated(self._doing("PutImage", name)):
+                self._put_client.put_image(**request)
+        except TagTaken:
+            raise
         except CopyError as error:
             # Only ECR's own code will do: no other "already exists" means that the tag is what was asked for.
             if code(error.__cause__) != "ImageAlreadyExistsException":

@@ -9,6 +9,7 @@ import urllib3
 
 from ecr_relay.config import NewRepository
 from ecr_relay.errors import Missing
+from ecr_relay.manifests import Manifest
 from ecr_relay.registries import Login
 from ecr_relay.registries.oci import Oci
 from local.images import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, digest_of
@@ -95,6 +96,9 @@ class OciDestination(Oci):
         if found is None:
             raise Missing(f"{repository}@{digest} is not there")
         self._client.put(repository, tag, found.content)
+
+    def put_manifest(self, repository: str, manifest: Manifest) -> None:
+        self._client.put(repository, manifest.digest, manifest.content)
 
     def delete(self, repository: str, digest: str, tag: str | None) -> None:
         raise NotImplementedError("the bench deletes nothing")

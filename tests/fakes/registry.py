@@ -158,6 +158,10 @@ class FakeRegistry:
         place = self.content[repository]
         return place.settings.immutable_tags and place.tags.get(tag, digest) != digest
 
+    def put_manifest(self, repository: str, manifest: Manifest) -> None:
+        self._called("put_manifest")
+        self.put(repository, manifest.content.decode())
+
     def put_tag(self, repository: str, digest: str, tag: str) -> None:
         self._called("put_tag")
         if repository not in self.content or digest not in self.content[repository].manifests:

@@ -18,6 +18,7 @@ from ecr_relay.copy import Copier
 from ecr_relay.errors import Transient
 from ecr_relay.ledger import Job, Ledger, Run, Slot, slots
 from ecr_relay.ledger.digests import INTERRUPTIONS
+from ecr_relay.manifests import Manifest
 from ecr_relay.messages import Envelope
 from ecr_relay.queues import wait_seconds
 from ecr_relay.reconcile import Reconciler, Request
@@ -517,6 +518,11 @@ class ModelRegistry(FakeRegistry):
 
     def _called(self, name: str) -> None:
         self._lost = self.world.on_call("registry")
+
+    def put_manifest(self, repository: str, manifest: Manifest) -> None:
+        super().put_manifest(repository, manifest)
+        if self._lost:
+            raise Transient("PutImage: read timeout")
 
     def put_tag(self, repository: str, digest: str, tag: str) -> None:
         super().put_tag(repository, digest, tag)

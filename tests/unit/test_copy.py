@@ -63,6 +63,46 @@ def test_an_index_whose_child_is_gone_fails_for_good_before_a_layer_moves(world:
     )
 
 
+REFUSED = 'Manifest list must be converted to type "…", but we cannot modify it: "Instructed to preserve digests"'
+
+
+def test_an_index_that_skopeo_does_not_write_as_it_is_is_put_when_its_children_are_there(world: World) -> None:
+    child = world.source.push("team/app", "zstd")
+    digest = world.source.push("team/app", "index", "1", children=(child,))
+    one = Job(repository="team/app", digest=digest, tags=(WantedTag(name="1", seen_at=0),))
+    world.skopeo.outcome = {digest: Permanent(REFUSED)}
+
+    def bring_children(_image: str) -> None:
+        world.west.put("team/app", world.source.content["team/app"].manifests[child])
+
+    world.skopeo.during = bring_children
+    run, copier = begin(world, one)
+    copy_all(copier, run.jobs)
+    assert status(world, one) == ("copied", 0)
+    assert world.west.content["team/app"].manifests[digest] == world.source.content["team/app"].manifests[digest]
+    assert world.west.content["team/app"].tags == {"1": digest}
+
+
+@pytest.mark.parametrize(
+    ("said", "index", "brought"), [(REFUSED, True, False), (REFUSED, False, True), ("denied", True, True)]
+)
+def test_what_skopeo_refuses_otherwise_is_refused(world: World, said: str, index: bool, brought: bool) -> None:
+    child = world.source.push("team/app", "one")
+    digest = world.source.push("team/app", "index", children=(child,)) if index else child
+    one = Job(repository="team/app", digest=digest)
+    world.skopeo.outcome = {digest: Permanent(said)}
+
+    def bring_children(_image: str) -> None:
+        if brought and index:
+            world.west.put("team/app", world.source.content["team/app"].manifests[child])
+
+    world.skopeo.during = bring_children
+    run, copier = begin(world, one)
+    copy_all(copier, run.jobs)
+    assert status(world, one) == ("exhausted", 1)
+    assert "put_manifest" not in world.west.calls
+
+
 def test_a_manifest_is_read_once(world: World) -> None:
     """A registry may count each time as a pull."""
     digest = world.source.push("team/app", "index", "1", children=(world.source.push("team/app", "amd64"),))

@@ -295,6 +295,17 @@ def test_the_same_tag_on_the_same_image_is_success(ecr: Ecr, aws: Stubber) -> No
     ecr.put_tag("app", DIGEST, "1")
 
 
+def test_a_manifest_is_put_by_its_digest_and_may_be_there(ecr: Ecr, aws: Stubber) -> None:
+    manifest = Manifest(DIGEST, TYPE, MANIFEST.encode())
+    aws.add_response("put_image", {}, {name: value for name, value in PUT.items() if name != "imageTag"})
+    ecr.put_manifest("app", manifest)
+    aws.add_client_error("put_image", "ImageAlreadyExistsException", f"Image with digest '{DIGEST}' already exists")
+    ecr.put_manifest("app", manifest)
+    aws.add_client_error("put_image", "ReferencedImagesNotFoundException", "Images required do not exist")
+    with pytest.raises(Missing, match=f"ECR PutImage of app@{DIGEST} in "):
+        ecr.put_manifest("app", manifest)
+
+
 @pytest.mark.parametrize("holds", [DIGEST, OTHER])
 def test_an_immutable_tag(holds: str, ecr: Ecr, aws: Stubber) -> None:
     message = (
