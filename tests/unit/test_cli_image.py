@@ -55,9 +55,10 @@ def test_explain_an_image_that_is_there(office: Office) -> None:
     assert digest in shown
 
 
-def test_a_signature_by_tag_is_explained_and_copied_as_any_image(office: Office) -> None:
-    """No key for tags selects it; it goes where its image is."""
-    image = f"team/app:{copied(office).replace(':', '-')}.sig"
+@pytest.mark.parametrize("suffix", [".sig", ""])
+def test_a_signature_by_tag_is_explained_and_copied_as_any_image(office: Office, suffix: str) -> None:
+    """No key for tags selects it, nor the index of referrers that OCI falls back on; it goes where its image is."""
+    image = f"team/app:{copied(office).replace(':', '-')}{suffix}"
     digest = office.world.source.push("team/app", "signature", image.partition(":")[2])
     found = place(office, image)
     assert (found["selected_by"], found["there"]) == ([0], False)
