@@ -34,7 +34,8 @@ class Place(Shape):
     error_class: str | None
     error: str | None
     tag_digest: str | None = Field(description="what the ledger says that the tag has there")
-    tag_error: str | None = Field(description="why the destination refuses this tag for good")
+    tag_error_class: str | None = Field(description="TagTaken or Conflict, if it refuses this tag for good")
+    tag_error: str | None = Field(description="why it does")
     run: str | None
     task: str | None
     log_stream: str | None
@@ -113,6 +114,7 @@ def _place(
         error_class=record.error_class,
         error=record.error,
         tag_digest=tag.digest,
+        tag_error_class=tag.error_class if tag.failed_at is not None else None,
         tag_error=tag.error if tag.failed_at is not None else None,
         run=record.run,
         task=task_id(run),

@@ -89,7 +89,7 @@ def _status(answer: "Status") -> "RenderableType":
         for failure in answer.failures.latest:
             shown.add_row(
                 screen.two_lines(
-                    screen.image(failure.repository, None, failure.digest),
+                    screen.image(failure.repository, failure.tag, failure.digest),
                     screen.cut(f"{failure.error_class}: {failure.error}"),
                 ),
                 failure.destination,
