@@ -157,11 +157,17 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
         return "nothing: it is there"
     if all(deployment.config.rules[index].mode == "observe" for index in facts.selected):
         return f"nothing: rules[{facts.selected[0]}] only observes"
-    if destination.on_conflict == "keep" and facts.tag.foreign(facts.found):
+    foreign = facts.tag.foreign(facts.found)
+    if destination.on_conflict == "keep" and foreign:
         return 'nothing: somebody else has put another image under this tag, and on_conflict = "keep"'
     again = f"then `ecr-relay dlq redrive --repository {image.repository}`, or `ecr-relay copy {image}`"
     if facts.tag.failed_at is not None:
         return f"given up: the destination refuses this tag; remove it there, {again}"
+    if destination.on_conflict == "fail" and foreign:
+        return (
+            "it fails, when its message comes or a reconcile finds it: somebody else has put another image under this "
+            'tag, and on_conflict = "fail"'
+        )
     match facts.record.status:
         case "copying":
             return f"run {facts.record.run} copies it"

@@ -123,15 +123,20 @@ def test_what_a_rule_only_observes_is_not_promised(monkeypatch: pytest.MonkeyPat
         assert office.run("copy", "team/app:2.0").exit_code == 0
 
 
-def test_explain_a_tag_that_is_somebody_elses_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("on_conflict", "says"),
+    [("keep", "nothing: somebody else has put another image"), ("fail", "it fails, when its message comes")],
+)
+def test_explain_a_tag_that_is_somebody_elses(monkeypatch: pytest.MonkeyPatch, on_conflict: str, says: str) -> None:
     config: dict[str, Any] = json.loads(json.dumps(CONFIG))
-    config["destinations"][0]["on_conflict"] = "keep"
+    config["destinations"][0]["on_conflict"] = on_conflict
     with opened(RelayConfig.model_validate_json(json.dumps(config)), monkeypatch) as office:
         _, event = office.world.push("team/app", "one", "1.0")
         office.world.west.push("team/app", "theirs", "1.0")
-        office.send(event)
-        office.consume()
-        assert place(office, "team/app:1.0")["next"].startswith("nothing: somebody else has put another image")
+        assert place(office, "team/app:1.0")["next"].startswith(says)
+        if on_conflict == "fail":
+            office.bury(event)
+            assert place(office, "team/app:1.0")["next"].startswith("given up: the destination refuses this tag")
 
 
 def test_explain_what_would_go_round_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
