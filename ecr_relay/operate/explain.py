@@ -6,6 +6,7 @@ from datetime import datetime
 from pydantic import Field
 
 from ecr_relay import rules
+from ecr_relay.absences import DAY_MS
 from ecr_relay.config import Destination, RelayConfig
 from ecr_relay.errors import CopyError
 from ecr_relay.images import Reference
@@ -15,6 +16,7 @@ from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.failures import Unusable
 from ecr_relay.operate.pause import may_consume
 from ecr_relay.operate.shapes import Shape, at, log_stream, task_id
+from ecr_relay.reconcile import deletes
 
 
 class Place(Shape):
@@ -99,6 +101,7 @@ def _place(
         refusal = f"{type(error).__name__}: {error}"
     there = None if answer or refusal else digest is not None and found == digest
     run = ledger.runs.get(record.run) if record.run else None
+    facts = _Facts(selected, digest, found, answer, refusal, record, tag)
     return Place(
         destination=destination.name,
         repository=name,
@@ -119,7 +122,7 @@ def _place(
         run=record.run,
         task=task_id(run),
         log_stream=log_stream(run),
-        next=_next(deployment, image, destination, _Facts(selected, digest, found, answer, refusal, record, tag)),
+        next=_next(deployment, image, destination, facts),
     )
 
 
@@ -144,6 +147,8 @@ class _Facts:
 
 
 def _next(deployment: Deployment, image: Reference, destination: Destination, facts: _Facts) -> str:
+    if facts.found and facts.digest is None and not facts.answer and None in (image.tag, image.digest):
+        return _only_there(deployment, image, destination, facts)
     if not facts.selected:
         if rules.is_ring(destination, image.repository):
             return "nothing: it looks like a copy that comes back, and would go round for ever"
@@ -186,6 +191,24 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
         case "copied" if facts.found is not None or image.tag:
             return "its tag is put when its message comes again, or by the next reconcile"
     return f"its message is on its way, or the next reconcile finds it; `ecr-relay copy {image}` if it is urgent"
+
+
+def _only_there(deployment: Deployment, image: Reference, destination: Destination, facts: _Facts) -> str:
+    """What becomes of it there, now that the source is without it."""
+    place = deployment.relay.place(destination, image.repository)
+    try:
+        why = deletes.stays(deployment.relay, place, image.tag, facts.found or "", facts.tag, facts.record)
+    except CopyError as error:
+        return f"not known: a registry could not be asked: {type(error).__name__}: {error}"
+    if why is not None:
+        return f"nothing: the source does not have it, and it stays there: {why}"
+    since = facts.tag.gone_since if image.tag is not None else facts.record.gone_since
+    if since is None:
+        return "removed there by the second reconcile that finds the source without it, a day or more after the first"
+    due = at(since + DAY_MS)
+    return (
+        f"removed there by the first reconcile after {due:%Y-%m-%d %H:%M} UTC, unless the source has it again by then"
+    )
 
 
 def _held(deployment: Deployment, destination: str) -> str | None:

@@ -111,6 +111,60 @@ def test_explain_what_no_rule_selects_or_the_source_lacks(office: Office) -> Non
     assert place(office, "team/app:2.0")["next"] == "nothing: the source does not have it"
 
 
+def gone(office: Office, rule: dict[str, Any]) -> str:
+    """What `next` says of a tag that the destination has and the source has lost, by this rule."""
+    config = json.loads(office.world.config.to_parameter()) | {"rules": [rule]}
+    office.ssm.put_parameter(Name="/relay/config", Value=json.dumps(config), Overwrite=True)
+    return str(place(office, "team/app:old")["next"])
+
+
+def test_explain_what_the_source_has_lost(office: Office) -> None:
+    digest = copied(office, "old")
+    office.world.source.delete("team/app", digest, "old")
+    stays = "nothing: the source does not have it, and it stays there: "
+    assert gone(office, {}) == stays + "no rule propagates deletes"
+    propagates = {"deletes": "propagate"}
+    assert gone(office, {**propagates, "tags": ["1.*"]}) == stays + "no rule that selects it propagates deletes"
+    empty = "the source's repository is gone or empty, and an empty listing removes nothing"
+    assert gone(office, propagates) == stays + empty
+    copied(office, "1.0")
+    second = "removed there by the second reconcile that finds the source without it, a day or more after the first"
+    assert gone(office, propagates) == second
+    target = Target(SOURCE, "west", "team/app")
+    office.world.ledger.tags.gone(target, "old", digest, 1_800_000_000_000)
+    due = "removed there by the first reconcile after 2027-01-16 08:00 UTC, unless the source has it again by then"
+    assert gone(office, propagates) == due
+    theirs = office.world.west.push("team/app", "theirs", "old")
+    assert gone(office, propagates) == stays + "this relay did not put it there"
+    assert theirs != digest
+
+
+def test_explain_what_the_source_has_lost_and_was_there_before(office: Office) -> None:
+    """Its tag is the relay's, and with its last tag would go the image, which somebody else had brought."""
+    digest = office.world.west.push("team/app", "old")
+    _, event = office.world.push("team/app", "old", "old")
+    office.send(event)
+    office.consume()
+    copied(office, "1.0")
+    office.world.source.delete("team/app", digest, "old")
+    propagates = {"deletes": "propagate"}
+    last = "it is the image's last tag, and this relay did not bring the image"
+    assert gone(office, propagates).endswith(last)
+    office.world.west.push("team/app", "old", "theirs")
+    assert gone(office, propagates).startswith("removed there by the second reconcile")
+
+
+def test_explain_an_image_without_a_tag_that_the_source_has_lost(office: Office) -> None:
+    digest = copied(office, "old")
+    copied(office, "1.0")
+    office.world.source.delete("team/app", digest, "old")
+    config = json.loads(office.world.config.to_parameter()) | {"rules": [{"deletes": "propagate"}]}
+    office.ssm.put_parameter(Name="/relay/config", Value=json.dumps(config), Overwrite=True)
+    assert place(office, f"team/app@{digest}")["next"].endswith("it has a tag there: old")
+    del office.world.west.content["team/app"].tags["old"]
+    assert place(office, f"team/app@{digest}")["next"].startswith("removed there by the second reconcile")
+
+
 def test_what_a_rule_only_observes_is_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = [{"mode": "observe", "tags": ["1.*"]}, {"exclude_tags": ["1.*"]}]
     with opened(RelayConfig.model_validate_json(json.dumps({**CONFIG, "rules": rules})), monkeypatch) as office:
