@@ -8,7 +8,7 @@ from pydantic import Field
 from ecr_relay import rules
 from ecr_relay.absences import DAY_MS
 from ecr_relay.config import Destination, RelayConfig
-from ecr_relay.errors import CopyError
+from ecr_relay.errors import CopyError, Permanent
 from ecr_relay.images import Reference
 from ecr_relay.ledger import DigestRecord, TagRecord
 from ecr_relay.ledger.digests import ATTEMPTS
@@ -178,6 +178,8 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
             return f"run {facts.record.run} copies it"
         case "exhausted":
             return f"given up; mend what the error says, {again}"
+    if facts.found is None and (archived := _archived(deployment, image, destination, facts.digest)):
+        return archived
     held = _held(deployment, destination.name)
     if held is not None:
         return held
@@ -209,6 +211,18 @@ def _only_there(deployment: Deployment, image: Reference, destination: Destinati
     return (
         f"removed there by the first reconcile after {due:%Y-%m-%d %H:%M} UTC, unless the source has it again by then"
     )
+
+
+def _archived(deployment: Deployment, image: Reference, destination: Destination, digest: str) -> str | None:
+    """That the destination has it, and cannot give it, if that is so."""
+    registry = deployment.relay.destination(destination)
+    try:
+        registry.manifest(destination.repository(image.repository), digest)
+    except Permanent as error:
+        return f"nothing: {error}; or `ecr-relay copy {image} --force` brings it back"
+    except CopyError:
+        pass  # it does not answer now, and has not said that it is archived
+    return None
 
 
 def _held(deployment: Deployment, destination: str) -> str | None:

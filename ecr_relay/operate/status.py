@@ -63,6 +63,7 @@ class Reconcile(Shape):
     failures: int = Field(description="repositories that could not be compared at a destination")
     observed: int = Field(description="wanted by a rule that only observes")
     evicted: int = Field(description="vanished again after they were healed, and left alone")
+    archived: int = Field(description="archived at the destination, so that they cannot be pulled, and left alone")
     conflicts: int = Field(description="tags that somebody else has moved there, and on_conflict leaves alone")
     deleted: int = Field(description="removed, because the source has lost them")
     held: int = Field(description="not removed, because max_deletes is too low")
@@ -75,6 +76,7 @@ class Reconcile(Shape):
         found = (
             (self.observed, 'observed: a rule with mode = "observe" wants them; `ecr-relay sync --dry-run`'),
             (self.evicted, "evicted: something there removes them again; push, or `ecr-relay copy IMAGE --force`"),
+            (self.archived, "archived there: restore them, or `ecr-relay copy IMAGE --force`"),
             (self.conflicts, "conflicts: somebody else has moved these tags; `ecr-relay sync --dry-run`"),
             (self.deleted, "deleted, as the source has lost them"),
             (self.held, "deletes held: look at `ecr-relay sync --dry-run`, then raise max_deletes"),

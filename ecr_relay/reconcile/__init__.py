@@ -119,8 +119,12 @@ class Reconciler:
         counts["enqueued"] += self._queue.send(
             self._envelope(entry, found.as_of) for entry in (*found.copies, *found.failing)
         )
-        kinds = (("observed", found.observed), ("evicted", found.evicted), ("conflict", found.conflicts))
-        for kind, entries in kinds:
+        for kind, entries in (
+            ("observed", found.observed),
+            ("evicted", found.evicted),
+            ("archived", found.archived),
+            ("conflict", found.conflicts),
+        ):
             for entry in entries:
                 _log.info(kind, extra=asdict(entry))
         leave(self._relay, place, found.evicted)
@@ -140,6 +144,7 @@ class Reconciler:
         counts["images"] += found.selected
         counts["observed"] += len(found.observed)
         counts["evicted"] += len(found.evicted)
+        counts["archived"] += len(found.archived)
         counts["conflicts"] += len(found.conflicts)
 
     def _envelope(self, wanted: Wanted, as_of: int) -> Envelope:

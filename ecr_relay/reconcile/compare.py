@@ -26,7 +26,7 @@ class Comparison:
     selected: int = 0
     """Tags, and images without, that a rule selects for the destination; what only refers to them not counted."""
     equal: int = 0
-    """Of those, what the destination has with the same digest."""
+    """Of those, what the destination has with the same digest, and can give."""
     only_there: int = 0
     """Tags, and where the source lists such also images without, that the destination has and the source has not."""
     source: list[Listed] = field(default_factory=list)
@@ -37,6 +37,8 @@ class Comparison:
     """That only a rule with `mode = "observe"` wants."""
     evicted: list[Wanted] = field(default_factory=list)
     """That vanished again after they had been healed, and are left alone."""
+    archived: list[Wanted] = field(default_factory=list)
+    """That the destination has archived, so that they cannot be pulled, and are left alone."""
     conflicts: list[Wanted] = field(default_factory=list)
     """Whose tag somebody else has moved there, where `on_conflict` says to leave that alone."""
     failing: list[Wanted] = field(default_factory=list)
@@ -56,7 +58,9 @@ def compare(relay: Relay, place: Place) -> Comparison:
     conflicts = _conflicts(relay, place, wanted, as_of)
     for one in wanted:
         kind = comparison.copies
-        if one.mode == "observe":
+        if one.archived:
+            kind = comparison.archived
+        elif one.mode == "observe":
             kind = comparison.observed
         elif one.tag in conflicts:
             kind = comparison.conflicts
@@ -103,10 +107,12 @@ def _beyond(source: list[Listed], there: list[Listed], *, untagged: bool) -> int
 
 
 def _alone(entries: list[Wanted], there: list[Listed]) -> list[Wanted]:
-    """Without what refers to an image that is to be copied, and will bring it along."""
+    """Without what refers to an image that is to be copied, and will bring it along; or to one that is archived, which
+    it would wait for."""
     digests = {one.digest for one in there}
     moving = {one.digest for one in entries if one.mode == "copy" and one.digest not in digests}
-    return [one for one in entries if one.subject not in moving]
+    archived = {one.digest for one in there if one.archived}
+    return [one for one in entries if one.subject not in moving | archived]
 
 
 def leave(relay: Relay, place: Place, evicted: list[Wanted]) -> None:

@@ -11,7 +11,7 @@ from ecr_relay.reconcile import deletes
 from ecr_relay.reconcile.compare import Comparison
 from ecr_relay.relay import Relay
 
-Action = Literal["copy", "retag", "delete", "observe", "evicted", "keep", "conflict"]
+Action = Literal["copy", "retag", "delete", "observe", "evicted", "archived", "keep", "conflict"]
 
 
 class Planned(BaseModel):
@@ -21,9 +21,9 @@ class Planned(BaseModel):
 
     action: Action = Field(
         description="retag: the digest is there, and only gets the tag; observe: the rule copies nothing; evicted: it "
-        "vanished there again after it had been healed, and is left alone until it is pushed again; keep, conflict: "
-        "somebody else has moved the tag there, and `on_conflict` says to leave that alone; conflict: it is a dead "
-        "letter, too"
+        "vanished there again after it had been healed, and is left alone until it is pushed again; archived: the "
+        "destination has archived it, so that it cannot be pulled, and it is left alone; keep, conflict: somebody else "
+        "has moved the tag there, and `on_conflict` says to leave that alone; conflict: it is a dead letter, too"
     )
     destination: str
     repository: str
@@ -39,7 +39,7 @@ class Planned(BaseModel):
 
 def planned(relay: Relay, place: Place, found: Comparison) -> Iterator[Planned]:
     """Raises CopyError where a registry does not answer. Changes nothing."""
-    there = {one.digest for one in found.there}
+    there = {one.digest for one in found.there if not one.archived}  # an archived one must be pushed to be tagged
     for one in found.copies:
         known = one.digest in there
         there.add(one.digest)  # a second tag of it is only put
@@ -49,6 +49,8 @@ def planned(relay: Relay, place: Place, found: Comparison) -> Iterator[Planned]:
         yield _entry("observe", one, one.size)
     for one in found.evicted:
         yield _entry("evicted", one, one.size)
+    for one in found.archived:
+        yield _entry("archived", one, one.size)
     for one in found.conflicts:
         yield _entry("keep" if place.settings.on_conflict == "keep" else "conflict", one, one.size)
     if deletes.wanted(relay, place.settings, place.source_repository):

@@ -349,11 +349,30 @@ def test_verify_proves_that_both_sides_are_equal(office: Office) -> None:
     other = office.world.source.push("team/app", "two", "1.0")
     answer = office.json("verify", "--repository", "team/*", status=1)
     assert answer["different"] == [
-        {"destination": "west", "repository": "team/app", "tag": "1.0", "digest": other, "there": digest}
+        {
+            **{"destination": "west", "repository": "team/app", "tag": "1.0", "digest": other, "there": digest},
+            "archived": False,
+        }
     ]
     shown = office.run("verify").stdout
     assert "1 image in 1 repository: 1 different, 0 not compared" in shown
     assert office.json("verify", "--repository", "other")["repositories"] == 0
+
+
+def test_what_is_archived_there_is_not_equal_and_comes_back_by_force(office: Office) -> None:
+    digest = copied(office)
+    office.world.west.archived = {digest}
+    [difference] = office.json("verify", status=1)["different"]
+    assert (difference["there"], difference["archived"]) == (digest, True)
+    assert "archived" in office.run("verify").stdout
+    says = place(office, "team/app:1.0")["next"]
+    assert says == (
+        f"nothing: team/app@{digest}: the image is archived; or `ecr-relay copy team/app:1.0 --force` brings it back"
+    )
+    assert "1 archived there" in office.run("sync").stdout
+    office.json("copy", "team/app:1.0", "--force")
+    office.consume()
+    assert office.json("verify")["different"] == []
 
 
 def test_verify_misses_no_signature(office: Office) -> None:
