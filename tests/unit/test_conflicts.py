@@ -81,6 +81,23 @@ def test_the_reconcile_does_not_enqueue_what_is_kept(caplog: pytest.LogCaptureFi
     assert ours in world.west.content["team/app"].manifests
 
 
+def test_what_vanished_there_and_is_somebody_elses_stays_theirs() -> None:
+    """It is no eviction, of which the ledger would forget what it had put."""
+    world = a_world("keep")
+    ours, event = world.push("team/app", "one", "1.0")
+    world.consume(world.delivery(event))
+    world.west.delete("team/app", ours, "1.0")
+    world.reconcile()
+    world.consume(*(world.delivery(envelope.body()) for envelope in world.queue.sent))  # healed once
+    world.west.delete("team/app", ours, "1.0")
+    theirs = world.west.push("team/app", "by somebody else", "1.0")
+    counts = world.reconcile().counts
+    assert (counts["conflicts"], counts["evicted"]) == (1, 0)
+    _, event = world.push("team/app", "two", "1.0")
+    world.consume(world.delivery(event))
+    assert world.west.content["team/app"].tags == {"1.0": theirs}
+
+
 def test_the_reconcile_makes_one_dead_letter_of_what_is_to_fail(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     world = a_world("fail")
