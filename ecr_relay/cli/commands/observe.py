@@ -94,7 +94,7 @@ def _status(answer: "Status") -> "RenderableType":
                 ),
                 failure.destination,
                 screen.styled(failure.status),
-                str(failure.attempts),
+                str(failure.attempts or "-"),
                 screen.ago(failure.changed_at, answer.at),
             )
         parts += ["", shown]
