@@ -106,7 +106,7 @@ def _with_lock(
         return Busy()
     except CopyError as error:
         if isinstance(error, TagTaken):
-            ledger.tags.fail(place.target, tag, str(error))
+            ledger.tags.fail(place.target, tag, error)
         ledger.tags.release(place.target, tag, held)
         raise
 

@@ -67,8 +67,8 @@ class Listed:
     """What a registry's listing says of an image: one for each tag, or one with tag None for an image without any.
 
     `subject`: the digest that it refers to, if the listing tells; `pushed_at`: of the digest; `size`: bytes of its
-    layers, as the registry counts; `archived`: it is there, and cannot be pulled. All of them only where details were
-    asked for, and the registry has them.
+    layers, as the registry counts; `archived`: it is there, and cannot be pulled. The three before that only where
+    details were asked for, and the registry has them.
     """
 
     tag: str | None

@@ -79,6 +79,8 @@ class Metric(StrEnum):
     """Repositories that are not as `new_repository` asks."""
     EVICTED = "evicted"
     """Healed before and gone again: another policy removes them there."""
+    ARCHIVED = "archived"
+    """Archived there, so that they cannot be pulled."""
     # And at each of its invocations, every five minutes.
     SLOTS = "slots"
     """Slots that are taken now, of ten."""

@@ -17,7 +17,8 @@ class Wanted:
 
     `rule`: index of the rule that says how; `mode`: what it says: `observe` is reported, and not copied.
     `subject`: what it refers to, if it is here as a referrer; if that is here, too, its copy brings this one along.
-    `size`: bytes of its layers, where the source's listing tells.
+    `size`: bytes of its layers, where the source's listing tells. `archived`: the destination has just this, but
+    cannot give it, since it was archived there.
     """
 
     destination: str
@@ -29,6 +30,7 @@ class Wanted:
     mode: Literal["copy", "observe"] = "copy"
     subject: str | None = None
     size: int | None = None
+    archived: bool = False
 
     @property
     def referrer(self) -> bool:
@@ -36,11 +38,15 @@ class Wanted:
 
 
 def missing(entries: Iterable[Wanted], there: Iterable[Listed]) -> Iterator[Wanted]:
-    """Those that are not equal `there`, which is all that the destination has, with every tag."""
+    """Those that are not equal `there`, which is all that the destination has, with every tag; what is archived there
+    is not."""
     tags: dict[str, str] = {}
     digests: set[str] = set()
+    archived: set[str] = set()
     for one in there:
         digests.add(one.digest)
+        if one.archived:
+            archived.add(one.digest)
         if one.tag is not None:
             tags[one.tag] = one.digest
     for entry in entries:
@@ -48,6 +54,8 @@ def missing(entries: Iterable[Wanted], there: Iterable[Listed]) -> Iterator[Want
             yield entry
         elif entry.tag is not None and tags.get(entry.tag) != entry.digest:
             yield replace(entry, there=tags.get(entry.tag))
+        elif entry.digest in archived:
+            yield replace(entry, there=entry.digest, archived=True)
 
 
 def wanted(

@@ -180,7 +180,7 @@ class Alarms(Construct):
             "ConflictsAlarm",
             measured(self, Metric.CONFLICTS),
             "Somebody else moves tags at a destination that the relay writes: overwritten, kept or failed, as "
-            "on_conflict says. The consumer's log names them; find out who writes there.",
+            "on_conflict says. The logs of the consumer and the reconcile name them; find out who writes there.",
         )
         self._alarm(
             "HeldDeletesAlarm",

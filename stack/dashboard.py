@@ -84,7 +84,7 @@ class Dashboard(Construct):
             ),
         )
         found = (
-            *(Metric.DIFFERENCES, Metric.RECONCILE_FAILURES, Metric.EVICTED),
+            *(Metric.DIFFERENCES, Metric.RECONCILE_FAILURES, Metric.EVICTED, Metric.ARCHIVED),
             *(Metric.DELETED, Metric.HELD, Metric.DIFFERING),
         )
         dashboard.add_widgets(

@@ -18,7 +18,7 @@ from ecr_relay.consume.reap import Reaper
 from ecr_relay.consume.settle import facts, settle
 from ecr_relay.consume.supervise import supervise
 from ecr_relay.consume.told import Outcome, Subject, Told
-from ecr_relay.errors import CopyError, Permanent, RegistryDown, RelayError, Transient
+from ecr_relay.errors import CopyError, Permanent, RegistryDown, RelayError, TagTaken, Transient
 from ecr_relay.ledger import DigestRecord, Ledger, now_ms
 from ecr_relay.queues import CopyQueue
 from ecr_relay.relay import Relay
@@ -187,7 +187,7 @@ def _outcome(ledger: Ledger, copy: Copy) -> Outcome:
     target, envelope = copy.record.target, copy.envelope
     tag = ledger.tags.get(target, envelope.tag) if envelope.tag is not None else None
     if tag is not None and tag.failed_at is not None and tag.failed_at >= copy.seen_at:
-        return Fail(f"TagTaken: {tag.error}", kind="TagTaken")
+        return Fail(f"{tag.error_class}: {tag.error}", kind=tag.error_class or TagTaken.__name__)
     record = ledger.digests.get(target, envelope.digest)
     kind = record.error_class or "Transient"
     reason = f"{kind}: {record.error}"

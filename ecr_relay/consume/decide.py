@@ -7,7 +7,7 @@ from ecr_relay import rules
 from ecr_relay.config import Destination, EcrSource
 from ecr_relay.consume.reap import Reaper
 from ecr_relay.converge import Applied, Busy, Gone, Kept, Place, converge, copied
-from ecr_relay.errors import Malformed, RegistryDown, Transient
+from ecr_relay.errors import Malformed, RegistryDown, TagTaken, Transient
 from ecr_relay.images import subject, subject_of_tag
 from ecr_relay.ledger import DigestRecord, Target
 from ecr_relay.messages import Envelope, Ignored, PushEvent, detail_types, parse
@@ -189,7 +189,7 @@ class Decider:
             if tag.says(envelope.digest, envelope.as_of):
                 return self._had(target, envelope, envelope.digest, seen_before, tag.verified_at)
             if tag.given_up(delivery.sent_at):
-                return Fail(tag.error or "the destination refuses this tag", kind="TagTaken")
+                return Fail(f"{tag.error_class}: {tag.error}", kind=tag.error_class or TagTaken.__name__)
         record = self._ledger.digests.get(target, envelope.digest)
         if envelope.tag is None and record.believed(envelope.as_of):
             return self._had(target, envelope, envelope.digest, seen_before)

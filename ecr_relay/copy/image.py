@@ -221,7 +221,7 @@ class Copier:
         ]
         for tag in taken:
             reason = f"{place.destination_repository}:{tag.name} is immutable and names another digest"
-            self._ledger.tags.fail(place.target, tag.name, reason)
+            self._ledger.tags.fail(place.target, tag.name, TagTaken(reason))
         if taken and len(taken) == len(job.tags):
             raise TagTaken(f"every tag of {job.digest} in {place.destination_repository} is immutable and taken")
 

@@ -13,7 +13,7 @@
     LAG                                  LAG#<ms>    five minutes   lags
 
 Times are milliseconds since the epoch (`now_ms`), but for `expires_at`, DynamoDB's TTL, in seconds. `state` and
-`changed_at` are the keys of the sparse index `by-state`: only what runs or failed is in it.
+`changed_at` are the keys of the sparse index `by-state`: only what runs or failed is in it, tags that were refused too.
 """
 
 import time

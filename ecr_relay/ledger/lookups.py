@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from boto3.dynamodb.conditions import Key
 
+from ecr_relay.ledger import tags
 from ecr_relay.ledger.digests import DigestRecord, record
 from ecr_relay.ledger.table import Item, Target
+from ecr_relay.ledger.tags import TagRecord
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import Table
@@ -63,6 +65,11 @@ class Lookups:
         """Those of them that there are."""
         found = map(record, self._get((target.pk, f"D#{digest}") for target, digest in wanted))
         return {(entry.target, entry.digest): entry for entry in found}
+
+    def tag_records(self, wanted: Iterable[tuple[Target, str]]) -> dict[tuple[Target, str], TagRecord]:
+        """Those of them that there are."""
+        items = self._get((target.pk, f"T#{tag}") for target, tag in wanted)
+        return {(Target.of(item["pk"]), item["sk"].removeprefix("T#")): tags.record(item) for item in items}
 
     def _get(self, keys: Iterable[_Key]) -> list[Item]:
         distinct = list(dict.fromkeys(keys))

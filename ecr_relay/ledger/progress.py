@@ -20,10 +20,11 @@ ERROR_LIMIT: Final = 2000
 """Characters of an error that are kept."""
 COUNTS: Final = (
     *("repositories", "images", "enqueued", "failures"),
-    *("observed", "evicted", "deleted", "held", "differing"),
+    *("observed", "evicted", "archived", "conflicts", "deleted", "held", "differing"),
 )
 """Compared, seen at the source, sent to the copy queue, not compared; wanted by a rule that only observes, vanished
-again after a heal, removed, waiting for `max_deletes` to be raised, not as `new_repository` asks."""
+again after a heal, archived there, a tag that somebody else moved and that stays, removed, waiting for `max_deletes` to
+be raised, not as `new_repository` asks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from typing import Final
 from boto3.dynamodb.conditions import Attr, ConditionBase, Key
 
 from ecr_relay.errors import RelayError
+from ecr_relay.ledger import tags
 from ecr_relay.ledger.digests import DigestRecord, record
-from ecr_relay.ledger.lookups import Lookups, TagRow, read_on, tag_row
+from ecr_relay.ledger.lookups import Lookups, read_on
 from ecr_relay.ledger.runs import Run
 from ecr_relay.ledger.table import STATE_INDEX, Item, Target
+from ecr_relay.ledger.tags import TagRecord
 
 _INDEX_KEY: Final = ("state", "changed_at")
 
@@ -65,17 +67,20 @@ class Queries(Lookups):
         )
         yield from _entries(items, *_INDEX_KEY)
 
+    def refused_tags(self) -> Iterator[tuple[Target, str, TagRecord]]:
+        """Tags that their destination refuses for good, the last to fail first."""
+        items = self._query(
+            {}, IndexName=STATE_INDEX, KeyConditionExpression=Key("state").eq(tags.REFUSED), ScanIndexForward=False
+        )
+        for item in items:
+            yield Target.of(item["pk"]), item["sk"].removeprefix("T#"), tags.record(item)
+
     def everything(self, cursor: str | None = None, *, status: str | None = None) -> Iterator[Entry]:
         """All digests, in the table's own order: as far as it is read, it reads the whole table. Raises BadCursor."""
         condition: ConditionBase = Attr("sk").begins_with("D#")
         if status is not None:
             condition = condition & Attr("status").eq(status)
         yield from _entries(read_on(self._client.scan, self._name, _read_cursor(cursor), FilterExpression=condition))
-
-    def tag_rows(self, wanted: Iterable[tuple[Target, str]]) -> dict[tuple[Target, str], TagRow]:
-        """Those of them that there are."""
-        found = map(tag_row, self._get((target.pk, f"T#{tag}") for target, tag in wanted))
-        return {(entry.target, entry.tag): entry for entry in found}
 
     def refusals(self, message_ids: Iterable[str]) -> dict[str, Refusal]:
         """Why messages failed, by message id; none for one that never failed, or long ago."""

@@ -8,7 +8,8 @@
     gone     gone_since set            the source was seen without it; a commit removes that
     forget   the record goes           with the tag at the destination, under the lock
     doubt    verified_at removed       the lock was lost before the put had landed: nobody may skip on this record
-    fail     failed_at, error set      an immutable tag that holds another digest: permanent
+    fail     failed_at, error, its     an immutable tag that holds another digest, or somebody else's tag: permanent;
+             class, state set          a commit removes them
 
 Who is refused keeps its message and looks again, and the source is read only under the lock: so the last commit was
 made by one that read the source after every message was sent.
@@ -24,12 +25,15 @@ from typing import TYPE_CHECKING, Final
 from boto3.dynamodb.conditions import Attr
 from botocore.exceptions import ClientError
 
+from ecr_relay.errors import TagTaken
 from ecr_relay.ledger.table import SKEW_MS, Clock, Item, Target, condition_failed, read, update
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import Table
 
 LOCK_MS: Final = 60_000
+REFUSED: Final = "refused"
+"""The `state` of a tag that failed, by which the sparse index has it: few, and none that a digest's record says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class TagRecord:
     until: int = 0
     failed_at: int | None = None
     error: str | None = None
+    error_class: str | None = None
     gone_since: int | None = None
     put: str | None = None
 
@@ -82,7 +87,7 @@ class Tags:
     def get(self, target: Target, tag: str) -> TagRecord:
         """One consistent read."""
         item = read(self._table, target.pk, _sk(tag))
-        return TagRecord() if item is None else _record(item)
+        return TagRecord() if item is None else record(item)
 
     def acquire(self, target: Target, tag: str, me: str) -> TagRecord | None:
         """Lock the tag; None if another holds it."""
@@ -97,7 +102,7 @@ class Tags:
             free,
             {"me": me, "until": now + LOCK_MS},
         )
-        return None if item is None else _record(item)
+        return None if item is None else record(item)
 
     def held(self, record: TagRecord) -> bool:
         """Whether enough of the lock is left to put a tag under it."""
@@ -122,7 +127,7 @@ class Tags:
             target.pk,
             _sk(tag),
             "SET digest = :digest, verified_at = :now, seen_at = :seen "
-            "REMOVE #owner, #until, failed_at, #error, gone_since",
+            "REMOVE #owner, #until, failed_at, #error, error_class, #state, changed_at, gone_since",
             Attr("owner").eq(held.owner),
             {"digest": digest, "now": self._clock(), "seen": seen_at},
         )
@@ -143,15 +148,15 @@ class Tags:
     def release(self, target: Target, tag: str, held: TagRecord) -> None:
         update(self._table, target.pk, _sk(tag), "REMOVE #owner, #until", Attr("owner").eq(held.owner), {})
 
-    def fail(self, target: Target, tag: str, error: str) -> None:
+    def fail(self, target: Target, tag: str, error: TagTaken) -> None:
         """The destination refuses this tag for good. Needs no lock, and leaves one alone."""
         update(
             self._table,
             target.pk,
             _sk(tag),
-            "SET failed_at = :now, #error = :error",
+            "SET failed_at = :now, #error = :error, error_class = :class, #state = :state, changed_at = :now",
             None,
-            {"now": self._clock(), "error": error},
+            {"now": self._clock(), "error": str(error), "class": type(error).__name__, "state": REFUSED},
         )
 
     def gone(self, target: Target, tag: str, digest: str, since: int | None) -> None:
@@ -179,7 +184,9 @@ def _sk(tag: str) -> str:
     return f"T#{tag}"
 
 
-def _record(item: Item) -> TagRecord:
+def record(item: Item) -> TagRecord:
+    """The record that an item of the table, or of its index, holds."""
+
     def number(name: str) -> int | None:
         return int(item[name]) if name in item else None
 
@@ -191,6 +198,8 @@ def _record(item: Item) -> TagRecord:
         until=number("until") or 0,
         failed_at=number("failed_at"),
         error=item.get("error"),
+        # What failed before a release that noted the class.
+        error_class=item.get("error_class", TagTaken.__name__ if "failed_at" in item else None),
         gone_since=number("gone_since"),
         put=item.get("put"),
     )

@@ -10,8 +10,7 @@ from pydantic import Field
 
 from ecr_relay import rules
 from ecr_relay.errors import ConfigError, Malformed
-from ecr_relay.ledger import DigestRecord, Run, Target
-from ecr_relay.ledger.lookups import TagRow
+from ecr_relay.ledger import DigestRecord, Run, TagRecord, Target
 from ecr_relay.ledger.queries import Refusal
 from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
 from ecr_relay.operate import mailbox
@@ -42,7 +41,9 @@ class DeadLetter(Shape):
     first_seen: datetime | None = Field(description="when the image was pushed, or found missing")
     sent_at: datetime | None = Field(description="when this message was sent first")
     failed_at: datetime | None
-    error_class: str | None = Field(description="Malformed, or of the copy: Transient, Permanent, TagTaken, Missing …")
+    error_class: str | None = Field(
+        description="Malformed, or of the copy: Transient, Permanent, TagTaken, Conflict, Missing …"
+    )
     error: str | None = Field(description="the registry's or skopeo's own words")
     reason: str | None = Field(description="what the consumer noted when it refused this message the last time")
     run: str | None = Field(description="the last run that tried")
@@ -170,7 +171,7 @@ def explain(deployment: Deployment, letters: Sequence[Letter]) -> list[DeadLette
     refusals = queries.refusals(image.letter.id for image in images)
     known = [(image.target, image.message) for image in images if image.target and image.message]
     digests = queries.digests((target, message.digest) for target, message in known)
-    tags = queries.tag_rows((target, message.tag) for target, message in known if message.tag is not None)
+    tags = queries.tag_records((target, message.tag) for target, message in known if message.tag is not None)
     runs = queries.runs(record.run for record in digests.values() if record.run is not None)
     explained = []
     for image in images:
@@ -198,7 +199,7 @@ def _image(deployment: Deployment, letter: Letter) -> _Image:
 
 
 def _dead_letter(
-    image: _Image, refusal: Refusal | None, record: DigestRecord | None, tag: TagRow | None, run: Run | None
+    image: _Image, refusal: Refusal | None, record: DigestRecord | None, tag: TagRecord | None, run: Run | None
 ) -> DeadLetter:
     letter, message = image.letter, image.message
     failed_at, error_class, error = _error(message, refusal, record, tag)
@@ -229,14 +230,14 @@ def _dead_letter(
 
 
 def _error(
-    message: PushEvent | Envelope | None, refusal: Refusal | None, record: DigestRecord | None, tag: TagRow | None
+    message: PushEvent | Envelope | None, refusal: Refusal | None, record: DigestRecord | None, tag: TagRecord | None
 ) -> tuple[int | None, str | None, str | None]:
     """When, which class, which words: the tag's record goes before the digest's, and both before the bare note."""
     noted = refusal.at if refusal else None
     if message is None:
         return noted, "Malformed", refusal.reason.removeprefix("malformed: ") if refusal else None
     if tag is not None and tag.failed_at is not None:
-        return tag.failed_at, "TagTaken", tag.error
+        return tag.failed_at, tag.error_class, tag.error
     if record is not None and record.error is not None:
         return record.failed_at or record.changed_at, record.error_class, record.error
     if refusal is None:

@@ -6,8 +6,9 @@ from datetime import datetime
 from pydantic import Field
 
 from ecr_relay import rules
+from ecr_relay.absences import DAY_MS
 from ecr_relay.config import Destination, RelayConfig
-from ecr_relay.errors import CopyError
+from ecr_relay.errors import CopyError, Permanent
 from ecr_relay.images import Reference
 from ecr_relay.ledger import DigestRecord, TagRecord
 from ecr_relay.ledger.digests import ATTEMPTS
@@ -15,6 +16,7 @@ from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.failures import Unusable
 from ecr_relay.operate.pause import may_consume
 from ecr_relay.operate.shapes import Shape, at, log_stream, task_id
+from ecr_relay.reconcile import deletes
 
 
 class Place(Shape):
@@ -34,7 +36,8 @@ class Place(Shape):
     error_class: str | None
     error: str | None
     tag_digest: str | None = Field(description="what the ledger says that the tag has there")
-    tag_error: str | None = Field(description="why the destination refuses this tag for good")
+    tag_error_class: str | None = Field(description="TagTaken or Conflict, if it refuses this tag for good")
+    tag_error: str | None = Field(description="why it does")
     run: str | None
     task: str | None
     log_stream: str | None
@@ -98,6 +101,7 @@ def _place(
         refusal = f"{type(error).__name__}: {error}"
     there = None if answer or refusal else digest is not None and found == digest
     run = ledger.runs.get(record.run) if record.run else None
+    facts = _Facts(selected, digest, found, answer, refusal, record, tag)
     return Place(
         destination=destination.name,
         repository=name,
@@ -113,11 +117,12 @@ def _place(
         error_class=record.error_class,
         error=record.error,
         tag_digest=tag.digest,
+        tag_error_class=tag.error_class if tag.failed_at is not None else None,
         tag_error=tag.error if tag.failed_at is not None else None,
         run=record.run,
         task=task_id(run),
         log_stream=log_stream(run),
-        next=_next(deployment, image, destination, _Facts(selected, digest, found, answer, refusal, record, tag)),
+        next=_next(deployment, image, destination, facts),
     )
 
 
@@ -142,6 +147,8 @@ class _Facts:
 
 
 def _next(deployment: Deployment, image: Reference, destination: Destination, facts: _Facts) -> str:
+    if facts.found and facts.digest is None and not facts.answer and None in (image.tag, image.digest):
+        return _only_there(deployment, image, destination, facts)
     if not facts.selected:
         if rules.is_ring(destination, image.repository):
             return "nothing: it looks like a copy that comes back, and would go round for ever"
@@ -155,16 +162,24 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
         return "nothing: it is there"
     if all(deployment.config.rules[index].mode == "observe" for index in facts.selected):
         return f"nothing: rules[{facts.selected[0]}] only observes"
-    if destination.on_conflict == "keep" and facts.tag.foreign(facts.found):
+    foreign = facts.tag.foreign(facts.found)
+    if destination.on_conflict == "keep" and foreign:
         return 'nothing: somebody else has put another image under this tag, and on_conflict = "keep"'
     again = f"then `ecr-relay dlq redrive --repository {image.repository}`, or `ecr-relay copy {image}`"
     if facts.tag.failed_at is not None:
         return f"given up: the destination refuses this tag; remove it there, {again}"
+    if destination.on_conflict == "fail" and foreign:
+        return (
+            "it fails, when its message comes or a reconcile finds it: somebody else has put another image under this "
+            'tag, and on_conflict = "fail"'
+        )
     match facts.record.status:
         case "copying":
             return f"run {facts.record.run} copies it"
         case "exhausted":
             return f"given up; mend what the error says, {again}"
+    if facts.found is None and (archived := _archived(deployment, image, destination, facts.digest)):
+        return archived
     held = _held(deployment, destination.name)
     if held is not None:
         return held
@@ -178,6 +193,36 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
         case "copied" if facts.found is not None or image.tag:
             return "its tag is put when its message comes again, or by the next reconcile"
     return f"its message is on its way, or the next reconcile finds it; `ecr-relay copy {image}` if it is urgent"
+
+
+def _only_there(deployment: Deployment, image: Reference, destination: Destination, facts: _Facts) -> str:
+    """What becomes of it there, now that the source is without it."""
+    place = deployment.relay.place(destination, image.repository)
+    try:
+        why = deletes.stays(deployment.relay, place, image.tag, facts.found or "", facts.tag, facts.record)
+    except CopyError as error:
+        return f"not known: a registry could not be asked: {type(error).__name__}: {error}"
+    if why is not None:
+        return f"nothing: the source does not have it, and it stays there: {why}"
+    since = facts.tag.gone_since if image.tag is not None else facts.record.gone_since
+    if since is None:
+        return "removed there by the second reconcile that finds the source without it, a day or more after the first"
+    due = at(since + DAY_MS)
+    return (
+        f"removed there by the first reconcile after {due:%Y-%m-%d %H:%M} UTC, unless the source has it again by then"
+    )
+
+
+def _archived(deployment: Deployment, image: Reference, destination: Destination, digest: str) -> str | None:
+    """That the destination has it, and cannot give it, if that is so."""
+    registry = deployment.relay.destination(destination)
+    try:
+        registry.manifest(destination.repository(image.repository), digest)
+    except Permanent as error:
+        return f"nothing: {error}; or `ecr-relay copy {image} --force` brings it back"
+    except CopyError:
+        pass  # it does not answer now, and has not said that it is archived
+    return None
 
 
 def _held(deployment: Deployment, destination: str) -> str | None:

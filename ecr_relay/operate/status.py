@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from ecr_relay.ledger import DigestRecord, ProgressRecord, Run, Slot
+from ecr_relay.ledger import DigestRecord, ProgressRecord, Run, Slot, TagRecord, Target
 from ecr_relay.ledger import Lag as LagOfHour
 from ecr_relay.ledger.slots import SLOTS
 from ecr_relay.operate.deployment import Deployment
@@ -63,6 +63,8 @@ class Reconcile(Shape):
     failures: int = Field(description="repositories that could not be compared at a destination")
     observed: int = Field(description="wanted by a rule that only observes")
     evicted: int = Field(description="vanished again after they were healed, and left alone")
+    archived: int = Field(description="archived at the destination, so that they cannot be pulled, and left alone")
+    conflicts: int = Field(description="tags that somebody else has moved there, and on_conflict leaves alone")
     deleted: int = Field(description="removed, because the source has lost them")
     held: int = Field(description="not removed, because max_deletes is too low")
     differing: int = Field(description="settings of repositories that are not what new_repository asks for")
@@ -74,6 +76,8 @@ class Reconcile(Shape):
         found = (
             (self.observed, 'observed: a rule with mode = "observe" wants them; `ecr-relay sync --dry-run`'),
             (self.evicted, "evicted: something there removes them again; push, or `ecr-relay copy IMAGE --force`"),
+            (self.archived, "archived there: restore them, or `ecr-relay copy IMAGE --force`"),
+            (self.conflicts, "conflicts: somebody else has moved these tags; `ecr-relay sync --dry-run`"),
             (self.deleted, "deleted, as the source has lost them"),
             (self.held, "deletes held: look at `ecr-relay sync --dry-run`, then raise max_deletes"),
             (self.differing, "repository settings not as asked: the reconcile function's log names them"),
@@ -82,11 +86,12 @@ class Reconcile(Shape):
 
 
 class Failure(Shape):
-    """An image that did not arrive, at the last attempt."""
+    """An image that did not arrive at the last attempt, or a tag that its destination refuses."""
 
     destination: str
     repository: str
-    digest: str
+    tag: str | None = Field(description="that was refused; null: it is the image that failed, whatever its tags")
+    digest: str | None = Field(description="null where it is a tag")
     status: State
     attempts: int
     changed_at: datetime | None
@@ -97,7 +102,7 @@ class Failure(Shape):
 class Failures(Shape):
     """Of the last day. Each number stops at 1000."""
 
-    exhausted: int = Field(description="given up; the message is a dead letter")
+    exhausted: int = Field(description="given up, refused tags too; the message is a dead letter")
     failed: int = Field(description="to be tried again")
     waiting: int = Field(description="given back without an attempt: stopped, or the destination was down")
     latest: list[Failure]
@@ -169,13 +174,17 @@ def status(deployment: Deployment, repository: str | None = None) -> Status:
         copying = pool.submit(_failed, deployment, "copying", repository)
         states: tuple[State, ...] = ("exhausted", "failed", "waiting")
         failed = [pool.submit(_failed, deployment, state, repository) for state in states]
+        refused = pool.submit(_refused, deployment, repository)
         consuming = pool.submit(may_consume, deployment)
         source = deployment.config.source.id
         progress = pool.submit(ledger.progress.get, source)
         held = pool.submit(paused, deployment)
         breakers = [pool.submit(ledger.notes.breaker, name) for name in deployment.destinations(None)]
     records = [future.result() for future in failed]
-    latest = sorted((record for found in records for record in found), key=lambda record: -record.changed_at)
+    latest = sorted(
+        [*((one.changed_at, failure(one)) for found in records for one in found), *refused.result()],
+        key=lambda one: -one[0],
+    )
     record = progress.result()
     dead, undelivered = (queues[index].result() for index in (1, 2))
     return Status(
@@ -194,8 +203,10 @@ def status(deployment: Deployment, repository: str | None = None) -> Status:
         running=running.result(),
         reconcile=None if record is None else reconcile(record),
         failures=Failures(
-            **{state: len(found) for state, found in zip(states, records, strict=True)},
-            latest=[failure(entry) for entry in latest[:LATEST]],
+            exhausted=min(COUNTED, len(records[0]) + len(refused.result())),
+            failed=len(records[1]),
+            waiting=len(records[2]),
+            latest=[entry for _, entry in latest[:LATEST]],
         ),
         breakers=[
             Breaker(destination=breaker.destination, until=at(breaker.until), reason=breaker.reason)
@@ -235,6 +246,7 @@ def failure(record: DigestRecord) -> Failure:
         {
             "destination": record.target.destination,
             "repository": record.target.repository,
+            "tag": None,
             "digest": record.digest,
             "status": record.status,
             "attempts": record.attempts,
@@ -279,3 +291,25 @@ def _failed(deployment: Deployment, state: State, repository: str | None) -> Seq
     entries = deployment.queries.in_state(state)
     records = takewhile(lambda record: record.changed_at >= since, (entry[0] for entry in entries))
     return list(islice((record for record in records if repository in (None, record.target.repository)), COUNTED))
+
+
+def _refused(deployment: Deployment, repository: str | None) -> list[tuple[int, Failure]]:
+    """Tags that were refused for good since a day ago, each with when (ms), the latest first."""
+    since = deployment.ledger.clock() - FAILURES_MS
+    recent = takewhile(lambda found: (found[2].failed_at or 0) >= since, deployment.queries.refused_tags())
+    wanted = (found for found in recent if repository in (None, found[0].repository))
+    return [(record.failed_at or 0, _refusal(target, tag, record)) for target, tag, record in islice(wanted, COUNTED)]
+
+
+def _refusal(target: Target, tag: str, record: TagRecord) -> Failure:
+    return Failure(
+        destination=target.destination,
+        repository=target.repository,
+        tag=tag,
+        digest=None,
+        status="exhausted",
+        attempts=0,
+        changed_at=at(record.failed_at),
+        error_class=record.error_class,
+        error=record.error,
+    )

@@ -14,13 +14,14 @@ from ecr_relay.reconcile.compare import listed
 
 
 class Difference(Shape):
-    """A tag, or an image without one, that the source has otherwise."""
+    """A tag, or an image without one, that the source has otherwise, or that cannot be pulled at the destination."""
 
     destination: str
     repository: str
     tag: str | None
     digest: str = Field(description="what the source has")
     there: str | None = Field(description="what the tag has there; null: nothing")
+    archived: bool = Field(description="what it has there is the same, but archived, so that it cannot be pulled")
 
 
 class Unverified(Shape):
@@ -80,4 +81,5 @@ def _difference(wanted: Wanted) -> Difference:
         tag=wanted.tag,
         digest=wanted.digest,
         there=wanted.there,
+        archived=wanted.archived,
     )

@@ -84,5 +84,5 @@ def _given_up(deployment: Deployment, target: Target, digest: str, tag: str | No
     if tag is not None:
         refused = deployment.ledger.tags.get(target, tag)
         if refused.failed_at is not None:
-            return refused.failed_at, f"TagTaken: {refused.error}"
+            return refused.failed_at, f"{refused.error_class}: {refused.error}"
     return None

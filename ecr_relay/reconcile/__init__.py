@@ -116,8 +116,15 @@ class Reconciler:
     def _reconcile_at(self, place: Place, counts: dict[str, int], deleted: int) -> None:
         found = compare(self._relay, place)
         self._count(found, counts)
-        counts["enqueued"] += self._queue.send(self._envelope(entry, found.as_of) for entry in found.copies)
-        for kind, entries in (("observed", found.observed), ("evicted", found.evicted)):
+        counts["enqueued"] += self._queue.send(
+            self._envelope(entry, found.as_of) for entry in (*found.copies, *found.failing)
+        )
+        for kind, entries in (
+            ("observed", found.observed),
+            ("evicted", found.evicted),
+            ("archived", found.archived),
+            ("conflict", found.conflicts),
+        ):
             for entry in entries:
                 _log.info(kind, extra=asdict(entry))
         leave(self._relay, place, found.evicted)
@@ -138,6 +145,8 @@ class Reconciler:
         counts["images"] += found.selected
         counts["observed"] += len(found.observed)
         counts["evicted"] += len(found.evicted)
+        counts["archived"] += len(found.archived)
+        counts["conflicts"] += len(found.conflicts)
 
     def _envelope(self, wanted: Wanted, as_of: int) -> Envelope:
         return Envelope(
@@ -176,7 +185,7 @@ class Reconciler:
                     _log.warning("not compared", extra={"repository": repository, "error": str(error)})
                     continue
                 self._count(found, counts)
-                counts["enqueued"] += len(found.copies)
+                counts["enqueued"] += len(found.copies) + len(found.failing)
                 counts["equal"] += found.equal
                 counts["only_there"] += found.only_there
             counts["repositories"] += 1

@@ -10,6 +10,7 @@ from ecr_relay.config import OciSource
 from ecr_relay.converge import Place
 from ecr_relay.errors import CopyError, Missing
 from ecr_relay.images import Listed
+from ecr_relay.ledger import TagRecord
 from ecr_relay.ledger.lookups import Lookups
 from ecr_relay.plan import Wanted
 from ecr_relay.relay import Relay
@@ -25,7 +26,7 @@ class Comparison:
     selected: int = 0
     """Tags, and images without, that a rule selects for the destination; what only refers to them not counted."""
     equal: int = 0
-    """Of those, what the destination has with the same digest."""
+    """Of those, what the destination has with the same digest, and can give."""
     only_there: int = 0
     """Tags, and where the source lists such also images without, that the destination has and the source has not."""
     source: list[Listed] = field(default_factory=list)
@@ -36,6 +37,12 @@ class Comparison:
     """That only a rule with `mode = "observe"` wants."""
     evicted: list[Wanted] = field(default_factory=list)
     """That vanished again after they had been healed, and are left alone."""
+    archived: list[Wanted] = field(default_factory=list)
+    """That the destination has archived, so that they cannot be pulled, and are left alone."""
+    conflicts: list[Wanted] = field(default_factory=list)
+    """Whose tag somebody else has moved there, where `on_conflict` says to leave that alone."""
+    failing: list[Wanted] = field(default_factory=list)
+    """Of those, what is to be enqueued, so that it becomes a dead letter: it is to fail, and has not yet."""
 
 
 def compare(relay: Relay, place: Place) -> Comparison:
@@ -48,10 +55,17 @@ def compare(relay: Relay, place: Place) -> Comparison:
     comparison = Comparison(as_of, selected, selected - differ, beyond, source, there)
     wanted = _alone(missing, there)
     evicted = _evicted(relay, place, wanted, there)
+    conflicts = _conflicts(relay, place, wanted, as_of)
     for one in wanted:
         kind = comparison.copies
-        if one.mode == "observe":
+        if one.archived:
+            kind = comparison.archived
+        elif one.mode == "observe":
             kind = comparison.observed
+        elif one.tag in conflicts:
+            kind = comparison.conflicts
+            if place.settings.on_conflict == "fail" and conflicts[one.tag].failed_at is None:
+                comparison.failing.append(one)
         elif one.digest in evicted:
             kind = comparison.evicted
         kind.append(one)
@@ -93,10 +107,12 @@ def _beyond(source: list[Listed], there: list[Listed], *, untagged: bool) -> int
 
 
 def _alone(entries: list[Wanted], there: list[Listed]) -> list[Wanted]:
-    """Without what refers to an image that is to be copied, and will bring it along."""
+    """Without what refers to an image that is to be copied, and will bring it along; or to one that is archived, which
+    it would wait for."""
     digests = {one.digest for one in there}
     moving = {one.digest for one in entries if one.mode == "copy" and one.digest not in digests}
-    return [one for one in entries if one.subject not in moving]
+    archived = {one.digest for one in there if one.archived}
+    return [one for one in entries if one.subject not in moving | archived]
 
 
 def leave(relay: Relay, place: Place, evicted: list[Wanted]) -> None:
@@ -124,3 +140,15 @@ def _evicted(relay: Relay, place: Place, wanted: list[Wanted], there: list[Liste
     missing = dict.fromkeys(one.digest for one in wanted if one.digest not in digests)
     records = Lookups(relay.ledger.table).digests((place.target, digest) for digest in missing)
     return {record.digest for record in records.values() if record.evicted}
+
+
+def _conflicts(relay: Relay, place: Place, wanted: list[Wanted], as_of: int) -> dict[str | None, TagRecord]:
+    """The tags of `wanted` that somebody else has moved, where that is not to be overwritten. A read for each tag that
+    has another digest there, and none where all is overwritten."""
+    if place.settings.on_conflict == "overwrite":
+        return {}
+    theirs = {one.tag: one.there for one in wanted if one.tag is not None and one.there is not None}
+    records = Lookups(relay.ledger.table).tag_records((place.target, tag) for tag in theirs)
+    found = {tag: records.get((place.target, tag), TagRecord()) for tag in theirs}
+    # What we have put since the listing, that does not show: its message looks under the tag's lock.
+    return {tag: one for tag, one in found.items() if one.foreign(theirs[tag]) and (one.verified_at or 0) < as_of}

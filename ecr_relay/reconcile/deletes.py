@@ -9,18 +9,20 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 from uuid import uuid4
 
 from ecr_relay import rules
 from ecr_relay.absences import Absences, Put, absences
 from ecr_relay.config import Destination
 from ecr_relay.converge import Place
-from ecr_relay.errors import Permanent
+from ecr_relay.errors import Missing, Permanent
 from ecr_relay.images import Listed, subject_of_tag
-from ecr_relay.ledger import DigestRecord
+from ecr_relay.ledger import DigestRecord, TagRecord
 from ecr_relay.ledger.lookups import Lookups
 from ecr_relay.relay import Relay
+
+_EMPTY: Final = "the source's repository is gone or empty, and an empty listing removes nothing"
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +64,32 @@ def due(relay: Relay, place: Place, source: Collection[Listed], there: Collectio
         if one.tag is None or one.digest in brought or going[one.digest] < tagged[one.digest]
     )
     return Due(found.began, found.ended, remove, records)
+
+
+def stays(
+    relay: Relay, place: Place, tag: str | None, digest: str, tagged: TagRecord, record: DigestRecord
+) -> str | None:
+    """Why `digest`, which the destination has (under `tag`) and the source has not, is never removed there; None if it
+    is. `tagged` and `record` are what the ledger knows of the two. Raises CopyError where a registry does not answer.
+    """
+    if not wanted(relay, place.settings, place.source_repository):
+        return "no rule propagates deletes"
+    if not _propagates(relay, place, tag, record if record.status == "copied" else None):
+        return "no rule that selects it propagates deletes"
+    ours = record.status == "copied" and record.brought
+    if not ours if tag is None else not digest == tagged.digest == tagged.put:
+        return "this relay did not put it there"
+    others = {one.tag for one in place.destination.lines(place.destination_repository, digest)} - {tag, None}
+    if tag is None and others:
+        return f"it has a tag there: {min(map(str, others))}"
+    if not ours and not others:
+        return "it is the image's last tag, and this relay did not bring the image"
+    try:
+        if next(iter(place.source.images(place.source_repository)), None) is None:
+            return _EMPTY
+    except Missing:
+        return _EMPTY
+    return None
 
 
 def propagate(

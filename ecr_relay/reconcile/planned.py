@@ -11,15 +11,19 @@ from ecr_relay.reconcile import deletes
 from ecr_relay.reconcile.compare import Comparison
 from ecr_relay.relay import Relay
 
+Action = Literal["copy", "retag", "delete", "observe", "evicted", "archived", "keep", "conflict"]
+
 
 class Planned(BaseModel):
     """One image that would be copied, tag that would be put, or what else a reconcile would do with it."""
 
     model_config = ConfigDict(frozen=True)
 
-    action: Literal["copy", "retag", "delete", "observe", "evicted"] = Field(
+    action: Action = Field(
         description="retag: the digest is there, and only gets the tag; observe: the rule copies nothing; evicted: it "
-        "vanished there again after it had been healed, and is left alone until it is pushed again"
+        "vanished there again after it had been healed, and is left alone until it is pushed again; archived: the "
+        "destination has archived it, so that it cannot be pulled, and it is left alone; keep, conflict: somebody else "
+        "has moved the tag there, and `on_conflict` says to leave that alone; conflict: it is a dead letter, too"
     )
     destination: str
     repository: str
@@ -35,7 +39,7 @@ class Planned(BaseModel):
 
 def planned(relay: Relay, place: Place, found: Comparison) -> Iterator[Planned]:
     """Raises CopyError where a registry does not answer. Changes nothing."""
-    there = {one.digest for one in found.there}
+    there = {one.digest for one in found.there if not one.archived}  # an archived one must be pushed to be tagged
     for one in found.copies:
         known = one.digest in there
         there.add(one.digest)  # a second tag of it is only put
@@ -45,6 +49,10 @@ def planned(relay: Relay, place: Place, found: Comparison) -> Iterator[Planned]:
         yield _entry("observe", one, one.size)
     for one in found.evicted:
         yield _entry("evicted", one, one.size)
+    for one in found.archived:
+        yield _entry("archived", one, one.size)
+    for one in found.conflicts:
+        yield _entry("keep" if place.settings.on_conflict == "keep" else "conflict", one, one.size)
     if deletes.wanted(relay, place.settings, place.source_repository):
         for put in deletes.due(relay, place, found.source, found.there, found.as_of).remove:
             yield Planned(
@@ -57,9 +65,7 @@ def planned(relay: Relay, place: Place, found: Comparison) -> Iterator[Planned]:
             )
 
 
-def _entry(
-    action: Literal["copy", "retag", "observe", "evicted"], one: Wanted, size: int | None, puts: int = 0
-) -> Planned:
+def _entry(action: Action, one: Wanted, size: int | None, puts: int = 0) -> Planned:
     return Planned(
         action=action,
         destination=one.destination,

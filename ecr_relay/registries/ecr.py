@@ -18,6 +18,7 @@ from ecr_relay.registries.repositories import Repositories, differences, is_immu
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr.client import ECRClient
+    from mypy_boto3_ecr.literals import ImageStatusFilterType
     from mypy_boto3_ecr.type_defs import (
         ImageDetailTypeDef,
         ImageIdentifierTypeDef,
@@ -196,19 +197,29 @@ class Ecr:
         details: bool = False,
         tags: Callable[[str], bool] | None = None,  # noqa: ARG002 - they cost nothing
     ) -> Iterator[Listed]:
-        """Of any status: an archived image is there, though `has` says that it cannot be pulled."""
+        """Of any status: an archived image is there, though `has` says that it cannot be pulled.
+
+        Without details a listing does not say which are archived, so those are listed apart. DescribeImages says it in
+        one, but is a permission that not every destination gives.
+        """
         if details:
             yield from self._described_images(repository)
             return
+        archived = {image["imageDigest"] for image in self._listed_images(repository, "ARCHIVED")}
+        for image in self._listed_images(repository, "ANY"):
+            digest = image["imageDigest"]
+            yield Listed(image.get("imageTag"), digest, archived=digest in archived)
+
+    def _listed_images(self, repository: str, status: "ImageStatusFilterType") -> "Iterator[ImageIdentifierTypeDef]":
         with translated(self._doing("ListImages", repository)):
             pages = self._client.get_paginator("list_images").paginate(
                 registryId=self._id,
                 repositoryName=repository,
-                filter={"imageStatus": "ANY"},
+                filter={"imageStatus": status},
                 PaginationConfig={"PageSize": 1000},
             )
             for page in pages:
-                yield from (Listed(image.get("imageTag"), image["imageDigest"]) for image in page["imageIds"])
+                yield from page["imageIds"]
 
     def _described_images(self, repository: str) -> Iterator[Listed]:
         with translated(self._doing("DescribeImages", repository)):

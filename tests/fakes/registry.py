@@ -34,7 +34,7 @@ class FakeRegistry:
     pushed_at: dict[str, datetime] = field(default_factory=dict)
     """By digest, of which a listing with details tells."""
     archived: set[str] = field(default_factory=set)
-    """Digests of which a listing with details says that they are."""
+    """Digests that are there and cannot be pulled, until they are pushed again."""
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -63,6 +63,7 @@ class FakeRegistry:
                 raise Transient(f"manifest unknown: Images with digests '[{child['digest']}]' required for pushing")
         digest = "sha256:" + hashlib.sha256(manifest.encode()).hexdigest()
         place.manifests[digest] = manifest
+        self.archived.discard(digest)
         return digest
 
     def delete(self, repository: str, digest: str, tag: str | None = None) -> None:
@@ -92,17 +93,20 @@ class FakeRegistry:
 
     def resolve(self, repository: str, tag: str) -> str | None:
         self._called("resolve")
-        return self.content[repository].tags.get(tag) if repository in self.content else None
+        digest = self.content[repository].tags.get(tag) if repository in self.content else None
+        return None if digest in self.archived else digest
 
     def has(self, repository: str, digest: str) -> bool:
         self._called("has")
-        return repository in self.content and digest in self.content[repository].manifests
+        return repository in self.content and digest in self.content[repository].manifests.keys() - self.archived
 
     def manifest(self, repository: str, digest: str) -> Manifest | None:
         self._called("manifest")
         text = self.content.get(repository, Repository()).manifests.get(digest)
         if text is None:
             return None
+        if digest in self.archived:
+            raise Permanent(f"{repository}@{digest}: the image is archived")
         types = INDEX_MEDIA_TYPES if children(text) else MANIFEST_MEDIA_TYPES
         return Manifest(digest, types[0], text.encode())
 
@@ -140,7 +144,7 @@ class FakeRegistry:
                 pushed_at, archived = self.pushed_at.get(digest), digest in self.archived
                 yield Listed(tag, digest, subject_of(text), pushed_at, len(text), archived)
             else:
-                yield Listed(tag, digest)
+                yield Listed(tag, digest, archived=digest in self.archived)
 
     def ensure_repository(self, repository: str, settings: NewRepository) -> None:
         self._called("ensure_repository")
@@ -164,7 +168,7 @@ class FakeRegistry:
 
     def put_tag(self, repository: str, digest: str, tag: str) -> None:
         self._called("put_tag")
-        if repository not in self.content or digest not in self.content[repository].manifests:
+        if repository not in self.content or digest not in self.content[repository].manifests.keys() - self.archived:
             raise Missing(f"{repository}@{digest}: image not found")
         place = self.content[repository]
         if place.settings.immutable_tags and place.tags.get(tag, digest) != digest:

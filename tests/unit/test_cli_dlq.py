@@ -120,6 +120,34 @@ def test_an_immutable_tag_is_the_tags_own_fault(office: Office) -> None:
     assert digest != other
 
 
+def test_a_tag_that_somebody_else_moved_is_a_conflict_wherever_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config: dict[str, Any] = json.loads(json.dumps(CONFIG))
+    config["destinations"][0]["on_conflict"] = "fail"
+    with opened(RelayConfig.model_validate_json(json.dumps(config)), monkeypatch) as office:
+        office.world.west.push("team/app", "theirs", "1.0")
+        _, event = office.world.push("team/app", "ours", "1.0")
+        office.bury(event)
+        [letter] = office.json("dlq", "list")["letters"]
+        assert letter["error_class"] == "Conflict"
+        assert letter["error"].startswith("somebody else has put ")
+        assert "Conflict: somebody else has put" in office.run("dlq", "show", letter["id"]).stdout
+        classes = [vars(record)["class"] for record in caplog.records if record.message == "failed"]
+        assert classes == ["Conflict"] * 3  # of each receive, which the metrics count by
+        failures = office.json("status")["failures"]
+        assert failures["exhausted"] == 1
+        [failure] = failures["latest"]
+        assert (failure["tag"], failure["digest"], failure["error_class"]) == ("1.0", None, "Conflict")
+        assert office.json("status", "--repository", "team/other")["failures"]["latest"] == []
+        shown = office.run("status").stdout
+        assert "1 given up" in shown
+        assert "team/app:1.0" in shown
+        [place] = office.json("explain", "team/app:1.0")["places"]
+        assert place["tag_error_class"] == "Conflict"
+        assert "Conflict: somebody else" in office.run("wait", "team/app:1.0", "--destination", "west").stderr
+
+
 def test_a_message_that_no_one_could_note_a_reason_for(office: Office) -> None:
     event = office.world.event("team/app", "sha256:" + "0" * 64, "1.0")
     office.sqs.send_message(QueueUrl=office.dlq_url, MessageBody=event)

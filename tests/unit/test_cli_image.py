@@ -55,9 +55,10 @@ def test_explain_an_image_that_is_there(office: Office) -> None:
     assert digest in shown
 
 
-def test_a_signature_by_tag_is_explained_and_copied_as_any_image(office: Office) -> None:
-    """No key for tags selects it; it goes where its image is."""
-    image = f"team/app:{copied(office).replace(':', '-')}.sig"
+@pytest.mark.parametrize("suffix", [".sig", ""])
+def test_a_signature_by_tag_is_explained_and_copied_as_any_image(office: Office, suffix: str) -> None:
+    """No key for tags selects it, nor the index of referrers that OCI falls back on; it goes where its image is."""
+    image = f"team/app:{copied(office).replace(':', '-')}{suffix}"
     digest = office.world.source.push("team/app", "signature", image.partition(":")[2])
     found = place(office, image)
     assert (found["selected_by"], found["there"]) == ([0], False)
@@ -110,6 +111,60 @@ def test_explain_what_no_rule_selects_or_the_source_lacks(office: Office) -> Non
     assert place(office, "team/app:2.0")["next"] == "nothing: the source does not have it"
 
 
+def gone(office: Office, rule: dict[str, Any]) -> str:
+    """What `next` says of a tag that the destination has and the source has lost, by this rule."""
+    config = json.loads(office.world.config.to_parameter()) | {"rules": [rule]}
+    office.ssm.put_parameter(Name="/relay/config", Value=json.dumps(config), Overwrite=True)
+    return str(place(office, "team/app:old")["next"])
+
+
+def test_explain_what_the_source_has_lost(office: Office) -> None:
+    digest = copied(office, "old")
+    office.world.source.delete("team/app", digest, "old")
+    stays = "nothing: the source does not have it, and it stays there: "
+    assert gone(office, {}) == stays + "no rule propagates deletes"
+    propagates = {"deletes": "propagate"}
+    assert gone(office, {**propagates, "tags": ["1.*"]}) == stays + "no rule that selects it propagates deletes"
+    empty = "the source's repository is gone or empty, and an empty listing removes nothing"
+    assert gone(office, propagates) == stays + empty
+    copied(office, "1.0")
+    second = "removed there by the second reconcile that finds the source without it, a day or more after the first"
+    assert gone(office, propagates) == second
+    target = Target(SOURCE, "west", "team/app")
+    office.world.ledger.tags.gone(target, "old", digest, 1_800_000_000_000)
+    due = "removed there by the first reconcile after 2027-01-16 08:00 UTC, unless the source has it again by then"
+    assert gone(office, propagates) == due
+    theirs = office.world.west.push("team/app", "theirs", "old")
+    assert gone(office, propagates) == stays + "this relay did not put it there"
+    assert theirs != digest
+
+
+def test_explain_what_the_source_has_lost_and_was_there_before(office: Office) -> None:
+    """Its tag is the relay's, and with its last tag would go the image, which somebody else had brought."""
+    digest = office.world.west.push("team/app", "old")
+    _, event = office.world.push("team/app", "old", "old")
+    office.send(event)
+    office.consume()
+    copied(office, "1.0")
+    office.world.source.delete("team/app", digest, "old")
+    propagates = {"deletes": "propagate"}
+    last = "it is the image's last tag, and this relay did not bring the image"
+    assert gone(office, propagates).endswith(last)
+    office.world.west.push("team/app", "old", "theirs")
+    assert gone(office, propagates).startswith("removed there by the second reconcile")
+
+
+def test_explain_an_image_without_a_tag_that_the_source_has_lost(office: Office) -> None:
+    digest = copied(office, "old")
+    copied(office, "1.0")
+    office.world.source.delete("team/app", digest, "old")
+    config = json.loads(office.world.config.to_parameter()) | {"rules": [{"deletes": "propagate"}]}
+    office.ssm.put_parameter(Name="/relay/config", Value=json.dumps(config), Overwrite=True)
+    assert place(office, f"team/app@{digest}")["next"].endswith("it has a tag there: old")
+    del office.world.west.content["team/app"].tags["old"]
+    assert place(office, f"team/app@{digest}")["next"].startswith("removed there by the second reconcile")
+
+
 def test_what_a_rule_only_observes_is_not_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = [{"mode": "observe", "tags": ["1.*"]}, {"exclude_tags": ["1.*"]}]
     with opened(RelayConfig.model_validate_json(json.dumps({**CONFIG, "rules": rules})), monkeypatch) as office:
@@ -122,15 +177,20 @@ def test_what_a_rule_only_observes_is_not_promised(monkeypatch: pytest.MonkeyPat
         assert office.run("copy", "team/app:2.0").exit_code == 0
 
 
-def test_explain_a_tag_that_is_somebody_elses_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("on_conflict", "says"),
+    [("keep", "nothing: somebody else has put another image"), ("fail", "it fails, when its message comes")],
+)
+def test_explain_a_tag_that_is_somebody_elses(monkeypatch: pytest.MonkeyPatch, on_conflict: str, says: str) -> None:
     config: dict[str, Any] = json.loads(json.dumps(CONFIG))
-    config["destinations"][0]["on_conflict"] = "keep"
+    config["destinations"][0]["on_conflict"] = on_conflict
     with opened(RelayConfig.model_validate_json(json.dumps(config)), monkeypatch) as office:
         _, event = office.world.push("team/app", "one", "1.0")
         office.world.west.push("team/app", "theirs", "1.0")
-        office.send(event)
-        office.consume()
-        assert place(office, "team/app:1.0")["next"].startswith("nothing: somebody else has put another image")
+        assert place(office, "team/app:1.0")["next"].startswith(says)
+        if on_conflict == "fail":
+            office.bury(event)
+            assert place(office, "team/app:1.0")["next"].startswith("given up: the destination refuses this tag")
 
 
 def test_explain_what_would_go_round_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,11 +349,30 @@ def test_verify_proves_that_both_sides_are_equal(office: Office) -> None:
     other = office.world.source.push("team/app", "two", "1.0")
     answer = office.json("verify", "--repository", "team/*", status=1)
     assert answer["different"] == [
-        {"destination": "west", "repository": "team/app", "tag": "1.0", "digest": other, "there": digest}
+        {
+            **{"destination": "west", "repository": "team/app", "tag": "1.0", "digest": other, "there": digest},
+            "archived": False,
+        }
     ]
     shown = office.run("verify").stdout
     assert "1 image in 1 repository: 1 different, 0 not compared" in shown
     assert office.json("verify", "--repository", "other")["repositories"] == 0
+
+
+def test_what_is_archived_there_is_not_equal_and_comes_back_by_force(office: Office) -> None:
+    digest = copied(office)
+    office.world.west.archived = {digest}
+    [difference] = office.json("verify", status=1)["different"]
+    assert (difference["there"], difference["archived"]) == (digest, True)
+    assert "archived" in office.run("verify").stdout
+    says = place(office, "team/app:1.0")["next"]
+    assert says == (
+        f"nothing: team/app@{digest}: the image is archived; or `ecr-relay copy team/app:1.0 --force` brings it back"
+    )
+    assert "1 archived there" in office.run("sync").stdout
+    office.json("copy", "team/app:1.0", "--force")
+    office.consume()
+    assert office.json("verify")["different"] == []
 
 
 def test_verify_misses_no_signature(office: Office) -> None:

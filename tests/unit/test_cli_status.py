@@ -124,6 +124,7 @@ def test_status_shows_failures_breakers_and_pause(office: Office) -> None:
     assert latest[1] == {
         "destination": "west",
         "repository": "team/app",
+        "tag": None,
         "digest": given_up,
         "status": "exhausted",
         "attempts": 3,

@@ -240,6 +240,30 @@ def test_what_a_lifecycle_policy_removes_again_is_not_fought() -> None:
     assert reconcile(world)["evicted"] == 0
 
 
+def test_what_an_archive_policy_archives_is_reported_and_not_fought(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = a_world({})
+    digest = relayed(world, "old")["old"]
+    world.west.archived = {digest}
+    signature = world.source.push("team/app", "signature", subject=digest)
+    dry = world.reconcile(dry_run=True)
+    assert [(entry.action, entry.tag, entry.there) for entry in dry.plan or ()] == [("archived", "old", digest)]
+    assert (dry.counts["images"], dry.counts["equal"]) == (2, 1)
+    for counts in (reconcile(world), a_day_later(world)):
+        assert {name: counts[name] for name in ("archived", "enqueued", "evicted")} == {
+            "archived": 1,
+            "enqueued": 0,  # nor its signature, which would wait for it
+            "evicted": 0,
+        }
+    assert caplog.messages.count("archived") == 2
+    # Another tag of it is a push of it, which brings it back, and with it all that refers to it.
+    world.source.push("team/app", "image old", "again")
+    assert [entry.action for entry in world.reconcile(dry_run=True).plan or ()] == ["copy", "archived"]
+    assert (reconcile(world)["enqueued"], world.west.archived) == (1, set())
+    assert signature in world.west.content["team/app"].manifests
+    assert reconcile(world)["archived"] == 0
+
+
 def test_nor_is_one_that_counts_many_days() -> None:
     world = a_world({})
     digest = relayed(world, "old")["old"]

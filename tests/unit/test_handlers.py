@@ -267,6 +267,8 @@ def test_a_reconcile_measures_a_run_when_it_ends(functions: Functions) -> None:
         "reconciled_images": 1,
         "reconciled_observed": 0,
         "evicted": 0,
+        "archived": 0,
+        "conflicts": 0,
         "deleted": 0,
         "held": 0,
         "differing": 0,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ecr_relay.config import RelayConfig
-from ecr_relay.errors import Permanent, Transient
+from ecr_relay.errors import Conflict, Permanent, Transient
 from ecr_relay.ledger import Job, Target, WantedTag
 from ecr_relay.ledger.slots import LEASE_MS, RECONCILE_SLOTS, SLOTS
 from ecr_relay.ledger.tags import LOCK_MS
@@ -214,14 +214,23 @@ def test_a_breaker_closes_by_itself(world: World) -> None:
 def test_a_tag_that_is_refused_for_good_is_given_up_until_it_is_sent_again(world: World) -> None:
     tags = world.ledger.tags
     before = world.clock()
-    tags.fail(TARGET, "1.0", "immutable")
+    tags.fail(TARGET, "1.0", Conflict("somebody else's"))
     record = tags.get(TARGET, "1.0")
+    assert (record.error_class, record.error) == ("Conflict", "somebody else's")
+    assert len(world.table.scan(IndexName="by-state")["Items"]) == 1
     assert record.given_up(before)
     assert not record.given_up(world.clock())
     held = tags.acquire(TARGET, "1.0", "one")
     assert held is not None
     assert tags.commit(TARGET, "1.0", held, DIGEST, world.clock())
-    assert tags.get(TARGET, "1.0").failed_at is None
+    record = tags.get(TARGET, "1.0")
+    assert (record.failed_at, record.error_class, record.error) == (None, None, None)
+    assert world.table.scan(IndexName="by-state")["Items"] == []
+
+
+def test_a_tag_that_an_older_release_saw_refused_has_a_class(world: World) -> None:
+    world.table.put_item(Item={"pk": TARGET.pk, "sk": "T#1.0", "failed_at": 1, "error": "immutable"})
+    assert world.ledger.tags.get(TARGET, "1.0").error_class == "TagTaken"
 
 
 @pytest.mark.parametrize("operation", ["PutItem", "UpdateItem"])

@@ -138,9 +138,11 @@ def test_a_failure_that_says_nothing_about_the_image(ecr: Ecr, aws: Stubber) -> 
 def test_listings_ask_for_images_of_any_status_by_full_pages(ecr: Ecr, aws: Stubber) -> None:
     page = {"registryId": ACCOUNT, "repositoryName": "app", "filter": {"imageStatus": "ANY"}, "maxResults": 1000}
     ids = [{"imageDigest": DIGEST, "imageTag": "1"}, {"imageDigest": DIGEST, "imageTag": "2"}]
+    archived = [{"imageDigest": OTHER}, {"imageDigest": "sha256:" + "2" * 64}]  # the latter is gone in between
+    aws.add_response("list_images", {"imageIds": archived}, page | {"filter": {"imageStatus": "ARCHIVED"}})
     aws.add_response("list_images", {"imageIds": ids, "nextToken": "more"}, page)
     aws.add_response("list_images", {"imageIds": [{"imageDigest": OTHER}]}, page | {"nextToken": "more"})
-    assert list(ecr.images("app")) == [Listed("1", DIGEST), Listed("2", DIGEST), Listed(None, OTHER)]
+    assert list(ecr.images("app")) == [Listed("1", DIGEST), Listed("2", DIGEST), Listed(None, OTHER, archived=True)]
 
 
 def test_a_listing_with_details(ecr: Ecr, aws: Stubber) -> None:

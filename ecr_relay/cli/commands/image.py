@@ -56,7 +56,7 @@ def _explain(console: "Console", answer: "Explanation") -> None:
                     "verified": screen.moment(place.verified_at),
                     "failed": screen.moment(place.failed_at),
                     "error": f"{place.error_class}: {place.error}" if place.error else None,
-                    "tag refused": place.tag_error,
+                    "tag refused": f"{place.tag_error_class}: {place.tag_error}" if place.tag_error else None,
                     "run": place.run,
                     "log stream": place.log_stream,
                     "next": place.next,

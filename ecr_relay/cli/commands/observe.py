@@ -89,12 +89,12 @@ def _status(answer: "Status") -> "RenderableType":
         for failure in answer.failures.latest:
             shown.add_row(
                 screen.two_lines(
-                    screen.image(failure.repository, None, failure.digest),
+                    screen.image(failure.repository, failure.tag, failure.digest),
                     screen.cut(f"{failure.error_class}: {failure.error}"),
                 ),
                 failure.destination,
                 screen.styled(failure.status),
-                str(failure.attempts),
+                str(failure.attempts or "-"),
                 screen.ago(failure.changed_at, answer.at),
             )
         parts += ["", shown]
@@ -227,8 +227,9 @@ def verify(repository: str | None) -> None:
 
     Both are listed, and every tag's digest is compared by the rules, and so are signatures and whatever else refers to
     an image. It asks the registries, not the ledger, with your own credentials (or those that the configuration names),
-    and changes nothing. Exit status 1 if an image differs or a repository could not be compared. What a destination has
-    beyond the source is no difference; what is pushed meanwhile may be one until it has been copied.
+    and changes nothing. Exit status 1 if an image differs, is archived at a destination so that it cannot be pulled, or
+    a repository could not be compared. What a destination has beyond the source is no difference; what is pushed
+    meanwhile may be one until it has been copied.
 
     \b
     Examples:
@@ -251,7 +252,8 @@ def _verified(console: "Console", answer: "Verified") -> None:
         shown = screen.table("image", "source has", "there", "to", fold=("image",))
         for entry in answer.different:
             name = f"{entry.repository}:{entry.tag or '(no tag)'}"
-            shown.add_row(name, screen.short(entry.digest), screen.short(entry.there), entry.destination)
+            there = "archived" if entry.archived else screen.short(entry.there)
+            shown.add_row(name, screen.short(entry.digest), there, entry.destination)
         console.print(shown)
     for failure in answer.unverified:
         screen.say(console, f"{failure.repository} at {failure.destination} could not be compared: {failure.error}")
