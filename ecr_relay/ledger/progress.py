@@ -40,6 +40,9 @@ class ProgressRecord:
     """When the last repository was done: so that no second invocation works at the same run."""
     finished_at: int | None = None
     error: str | None = None
+    """Why it does not go on."""
+    last_failure: str | None = None
+    """Of its comparisons, which one failed last, and why."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
 
@@ -94,16 +97,20 @@ class Progress:
         )
         return None if item is None else _record(item)
 
-    def advance(self, source: str, seen: ProgressRecord, cursor: str, counts: dict[str, int]) -> ProgressRecord | None:
-        """Past `cursor`; None if another invocation moved it meanwhile."""
+    def advance(
+        self, source: str, seen: ProgressRecord, cursor: str, counts: dict[str, int], failure: str | None = None
+    ) -> ProgressRecord | None:
+        """Past `cursor`; None if another invocation moved it meanwhile. `failure`: of its last that failed."""
         adds = ", ".join(f"{name} :{name}" for name in counts)
+        keep = ", last_failure = :failure" if failure else ""
+        kept = {"failure": failure[:ERROR_LIMIT]} if failure else {}
         item = update(
             self._table,
             _pk(source),
             "PROGRESS",
-            f"SET #cursor = :cursor, worked_at = :now REMOVE #error ADD {adds}",
+            f"SET #cursor = :cursor, worked_at = :now{keep} REMOVE #error ADD {adds}",
             Attr("run").eq(seen.run) & Attr("cursor").eq(seen.cursor),
-            {"cursor": cursor, "now": self._clock(), **counts},
+            {"cursor": cursor, "now": self._clock(), **kept, **counts},
         )
         return None if item is None else _record(item)
 
@@ -146,5 +153,6 @@ def _record(item: Item) -> ProgressRecord:
         worked_at=int(item["worked_at"]),
         finished_at=int(item["finished_at"]) if "finished_at" in item else None,
         error=item.get("error"),
+        last_failure=item.get("last_failure"),
         counts={name: int(item.get(name, 0)) for name in COUNTS},
     )

@@ -61,12 +61,19 @@ class Reconcile(Shape):
     images: int
     enqueued: int
     failures: int = Field(description="repositories that could not be compared at a destination")
+    last_failure: str | None = Field(description="the last of those, and why; null: none, or not known")
     observed: int = Field(description="wanted by a rule that only observes")
     evicted: int = Field(description="vanished again after they were healed, and left alone")
     deleted: int = Field(description="removed, because the source has lost them")
     held: int = Field(description="not removed, because max_deletes is too low")
     differing: int = Field(description="settings of repositories that are not what new_repository asks for")
-    error: str | None
+    error: str | None = Field(description="why it does not go on; null: it does")
+
+    @property
+    def shortcomings(self) -> list[str]:
+        """Why it is not the whole."""
+        stands = [f"it does not go on: {self.error}"] if self.error else []
+        return [*not_compared(self.failures, self.last_failure), *stands]
 
     @property
     def findings(self) -> list[str]:
@@ -225,8 +232,17 @@ def reconcile(record: ProgressRecord) -> Reconcile:
         cursor=record.cursor,
         again=record.again,
         **record.counts,
+        last_failure=record.last_failure,
         error=record.error,
     )
+
+
+def not_compared(failures: int, last: str | None) -> list[str]:
+    """A sentence about comparisons that failed, with the reason of the last; none if none did."""
+    if not failures:
+        return []
+    failed = f"{failures} comparison{'' if failures == 1 else 's'} failed"
+    return [f"{failed}: {last}" if last and failures == 1 else f"{failed}, the last of {last}" if last else failed]
 
 
 def failure(record: DigestRecord) -> Failure:

@@ -45,7 +45,11 @@ class Plan(Shape):
         "for those that the plan has as `delete`. Where the source is no ECR: tags that rules do not select there"
     )
     failures: int = Field(description="repositories that could not be compared at a destination")
-    bytes: int = Field(description="of what would be copied, layers that are there already included")
+    last_failure: str | None = Field(description="the last of those, and why; null: none, or not known")
+    bytes: int | None = Field(
+        description="of what would be copied, layers that are there already included; what has no bytes in the plan is "
+        "not in it; null: nothing has, so it is not known"
+    )
     hours: dict[str, float] = Field(description="for each destination, what PutImage's quota takes at the least")
     plan: list[Planned]
 
@@ -62,7 +66,9 @@ class Synced(Shape):
 
     @property
     def ok(self) -> bool:
-        return not self.failed and not (self.reconcile and (self.reconcile.failures or self.reconcile.error))
+        """As far as it has ended: another's run that it follows says nothing about it."""
+        ended = self.reconcile if self.status == "done" else None
+        return not self.failed and not (ended and ended.shortcomings)
 
 
 class Step(BaseModel):
@@ -83,8 +89,10 @@ def plan(deployment: Deployment, repositories: Iterable[str] = ()) -> Plan:
     request = Request(repositories=tuple(repositories), dry_run=True)
     counts = dict.fromkeys(("repositories", "images", "equal", "only_there", "failures"), 0)
     entries: list[Planned] = []
+    failure: str | None = None
     while (answer := _invoke(deployment, request)) is not None:
         entries += answer.plan or []
+        failure = answer.last_failure or failure
         counts = {name: count + answer.counts.get(name, 0) for name, count in counts.items()}
         if answer.status != "running":
             break
@@ -97,8 +105,14 @@ def plan(deployment: Deployment, repositories: Iterable[str] = ()) -> Plan:
         / 3600
         for destination in deployment.config.destinations
     }
-    size = sum(entry.bytes or 0 for entry in entries if entry.action == "copy")
-    return Plan(plan=entries, bytes=size, hours=hours, **counts)
+    return Plan(plan=entries, bytes=size(entries), hours=hours, last_failure=failure, **counts)
+
+
+def size(entries: Iterable[Planned]) -> int | None:
+    """Bytes of what would be copied, as far as the source tells; None where it tells of nothing that would be."""
+    sizes = [entry.bytes for entry in entries if entry.action == "copy"]
+    known = [one for one in sizes if one is not None]
+    return sum(known) if known or not sizes else None
 
 
 def sync(

@@ -14,11 +14,11 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ecr_relay.config import NewRepository
+from ecr_relay.config import Destination, NewRepository
 from ecr_relay.converge import Place
 from ecr_relay.errors import CopyError
 from ecr_relay.ledger import ProgressRecord
-from ecr_relay.ledger.progress import COUNTS
+from ecr_relay.ledger.progress import COUNTS, ERROR_LIMIT
 from ecr_relay.messages import Envelope
 from ecr_relay.plan import Wanted
 from ecr_relay.queues import CopyQueue
@@ -55,6 +55,7 @@ class Answer(BaseModel):
     run: str | None = None
     cursor: str = ""
     counts: dict[str, int] = {}
+    last_failure: str | None = Field(default=None, description="which comparison failed last, and why")
     plan: list[Planned] | None = None
 
 
@@ -93,16 +94,18 @@ class Reconciler:
         for repository in repositories:
             if not self._more_time() or self._queue.waiting() > QUEUE_LIMIT:
                 return _answer("running", record)
-            counts = self._reconcile(repository, record.counts["deleted"])
+            counts, failure = self._reconcile(repository, record.counts["deleted"])
             _log.info("reconciled", extra={"run": record.run, "repository": repository, **counts})
-            moved = progress.advance(source, record, repository, counts)
+            moved = progress.advance(source, record, repository, counts, failure)
             if moved is None:
                 return _answer("running", record)
             record = moved
         ended = progress.finish(source, record)
         return _answer("done", ended or record)
 
-    def _reconcile(self, repository: str, deleted: int) -> dict[str, int]:
+    def _reconcile(self, repository: str, deleted: int) -> tuple[dict[str, int], str | None]:
+        """What it comes to, and why the last comparison failed, if one did."""
+        failure = None
         counts = dict.fromkeys(COUNTS, 0) | {"repositories": 1}
         for destination in self._relay.config.destinations:
             facts = {"repository": repository, "destination": destination.name}
@@ -110,8 +113,9 @@ class Reconciler:
                 self._reconcile_at(self._relay.place(destination, repository), counts, deleted)
             except CopyError as error:
                 counts["failures"] += 1
+                failure = _failed(repository, destination, error)
                 _log.warning("not reconciled", extra=facts | {"error": str(error)})
-        return counts
+        return counts, failure
 
     def _reconcile_at(self, place: Place, counts: dict[str, int], deleted: int) -> None:
         found = compare(self._relay, place)
@@ -161,10 +165,10 @@ class Reconciler:
     def _dry_run(self, request: Request) -> Answer:
         counts = dict.fromkeys((*COUNTS, "equal", "only_there"), 0)
         plan: list[Planned] = []
-        cursor = request.after
+        failure, cursor = None, request.after
         for repository in self._repositories(request.repositories, request.after):
             if not self._more_time() or len(plan) >= PLAN_LIMIT:
-                return Answer(status="running", cursor=cursor, counts=counts, plan=plan)
+                return Answer(status="running", cursor=cursor, counts=counts, last_failure=failure, plan=plan)
             for destination in self._relay.config.destinations:
                 place = self._relay.place(destination, repository)
                 try:
@@ -172,6 +176,7 @@ class Reconciler:
                     plan += planned(self._relay, place, found)
                 except CopyError as error:
                     counts["failures"] += 1
+                    failure = _failed(repository, destination, error)
                     _log.warning("not compared", extra={"repository": repository, "error": str(error)})
                     continue
                 self._count(found, counts)
@@ -180,8 +185,14 @@ class Reconciler:
                 counts["only_there"] += found.only_there
             counts["repositories"] += 1
             cursor = repository
-        return Answer(status="done", cursor=cursor, counts=counts, plan=plan)
+        return Answer(status="done", cursor=cursor, counts=counts, last_failure=failure, plan=plan)
+
+
+def _failed(repository: str, destination: Destination, error: CopyError) -> str:
+    return f"{repository} at {destination.name}: {type(error).__name__}: {error}"[:ERROR_LIMIT]
 
 
 def _answer(status: Literal["running", "done"], record: ProgressRecord) -> Answer:
-    return Answer(status=status, run=record.run, cursor=record.cursor, counts=record.counts)
+    return Answer(
+        status=status, run=record.run, cursor=record.cursor, counts=record.counts, last_failure=record.last_failure
+    )

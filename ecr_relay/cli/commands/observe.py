@@ -131,6 +131,8 @@ def _summary(answer: "Status") -> dict[str, object]:
             f"{when}: {record.repositories} repositories, {record.images} images, {record.enqueued} enqueued, "
             f"{record.failures} failures" + ("; another follows" if record.again else "")
         )
+        if record.shortcomings:
+            lines["it lacks"] = screen.cut("; ".join(record.shortcomings), 400)
         if record.findings:
             lines["it found"] = "; ".join(record.findings)
     for held in answer.paused:
