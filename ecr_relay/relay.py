@@ -53,13 +53,12 @@ class Relay:
         return Target(self.config.source.id, destination.name, repository)
 
     def repositories(self) -> list[str]:
-        """Sorted: those of the source that a rule may select; those that the rules name, where they only name.
+        """Sorted: those of the source that a rule may select, and those that rules name, which it may not have.
 
-        Raises CopyError if they do not, and the source cannot be listed.
+        Raises CopyError if rules do not only name some, and the source cannot be listed.
         """
-        named = rules.named(self.config)
-        names = self.source.repositories() if named is None else named
-        return sorted(name for name in names if rules.concerns(self.config, name))
+        listed = () if rules.only_name(self.config) else self.source.repositories()
+        return sorted(name for name in rules.named(self.config).union(listed) if rules.concerns(self.config, name))
 
     def following(
         self, destination: Destination, repository: str, digest: str, tags: Iterable[str] = ()

@@ -20,10 +20,11 @@ ERROR_LIMIT: Final = 2000
 """Characters of an error that are kept."""
 COUNTS: Final = (
     *("repositories", "images", "enqueued", "failures"),
-    *("observed", "evicted", "deleted", "held", "differing"),
+    *("observed", "evicted", "deleted", "held", "differing", "absent"),
 )
 """Compared, seen at the source, sent to the copy queue, not compared; wanted by a rule that only observes, vanished
-again after a heal, removed, waiting for `max_deletes` to be raised, not as `new_repository` asks."""
+again after a heal, removed, waiting for `max_deletes` to be raised, not as `new_repository` asks; repositories that
+rules name and the source does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class ProgressRecord:
     """Why it does not go on."""
     last_failure: str | None = None
     """Of its comparisons, which one failed last, and why."""
+    unmatched: tuple[str, ...] = ()
+    """Those of `only` that match no repository; known when it is done."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
 
@@ -125,15 +128,15 @@ class Progress:
             {"error": error[:ERROR_LIMIT]},
         )
 
-    def finish(self, source: str, seen: ProgressRecord) -> ProgressRecord | None:
+    def finish(self, source: str, seen: ProgressRecord, unmatched: tuple[str, ...] = ()) -> ProgressRecord | None:
         """The run is over; None if another invocation ended it."""
         item = update(
             self._table,
             _pk(source),
             "PROGRESS",
-            "SET #status = :done, finished_at = :now REMOVE #error",
+            "SET #status = :done, finished_at = :now, unmatched = :unmatched REMOVE #error",
             Attr("run").eq(seen.run) & Attr("status").eq("running"),
-            {"done": "done", "now": self._clock()},
+            {"done": "done", "now": self._clock(), "unmatched": list(unmatched)},
         )
         return None if item is None else _record(item)
 
@@ -154,5 +157,6 @@ def _record(item: Item) -> ProgressRecord:
         finished_at=int(item["finished_at"]) if "finished_at" in item else None,
         error=item.get("error"),
         last_failure=item.get("last_failure"),
+        unmatched=tuple(item.get("unmatched", ())),
         counts={name: int(item.get(name, 0)) for name in COUNTS},
     )

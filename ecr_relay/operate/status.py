@@ -67,13 +67,15 @@ class Reconcile(Shape):
     deleted: int = Field(description="removed, because the source has lost them")
     held: int = Field(description="not removed, because max_deletes is too low")
     differing: int = Field(description="settings of repositories that are not what new_repository asks for")
+    absent: int = Field(description="repositories that rules name and the source does not have")
+    unmatched: list[str] = Field(description="those asked for that match no repository; known when it is done")
     error: str | None = Field(description="why it does not go on; null: it does")
 
     @property
     def shortcomings(self) -> list[str]:
         """Why it is not the whole."""
         stands = [f"it does not go on: {self.error}"] if self.error else []
-        return [*not_compared(self.failures, self.last_failure), *stands]
+        return [*not_compared(self.failures, self.last_failure), *map(unmatched, self.unmatched), *stands]
 
     @property
     def findings(self) -> list[str]:
@@ -83,6 +85,7 @@ class Reconcile(Shape):
             (self.evicted, "evicted: something there removes them again; push, or `ecr-relay copy IMAGE --force`"),
             (self.deleted, "deleted, as the source has lost them"),
             (self.held, "deletes held: look at `ecr-relay sync --dry-run`, then raise max_deletes"),
+            (self.absent, "absent: rules name repositories that the source lacks; `ecr-relay doctor` says which"),
             (self.differing, "repository settings not as asked: the reconcile function's log names them"),
         )
         return [f"{count} {what}" for count, what in found if count]
@@ -233,8 +236,14 @@ def reconcile(record: ProgressRecord) -> Reconcile:
         again=record.again,
         **record.counts,
         last_failure=record.last_failure,
+        unmatched=list(record.unmatched),
         error=record.error,
     )
+
+
+def unmatched(repository: str) -> str:
+    """A sentence about a glob that was asked for and that matches nothing."""
+    return f"{repository!r} matches no repository that a rule may select"
 
 
 def not_compared(failures: int, last: str | None) -> list[str]:

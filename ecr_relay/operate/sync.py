@@ -19,7 +19,7 @@ from ecr_relay.operate.depths import Depth, depth
 from ecr_relay.operate.failures import code_of
 from ecr_relay.operate.pause import may_consume, paused
 from ecr_relay.operate.shapes import Deadline, Shape
-from ecr_relay.operate.status import Reconcile, reconcile
+from ecr_relay.operate.status import Reconcile, not_compared, reconcile, unmatched
 from ecr_relay.reconcile import Answer, Request
 from ecr_relay.reconcile.planned import Planned
 
@@ -46,12 +46,19 @@ class Plan(Shape):
     )
     failures: int = Field(description="repositories that could not be compared at a destination")
     last_failure: str | None = Field(description="the last of those, and why; null: none, or not known")
+    absent: int = Field(description="repositories that rules name and the source does not have")
+    unmatched: list[str] = Field(description="those asked for that match no repository")
     bytes: int | None = Field(
         description="of what would be copied, layers that are there already included; what has no bytes in the plan is "
         "not in it; null: nothing has, so it is not known"
     )
     hours: dict[str, float] = Field(description="for each destination, what PutImage's quota takes at the least")
     plan: list[Planned]
+
+    @property
+    def shortcomings(self) -> list[str]:
+        """Why it is not the whole."""
+        return [*not_compared(self.failures, self.last_failure), *map(unmatched, self.unmatched)]
 
 
 class Synced(Shape):
@@ -87,12 +94,13 @@ class Step(BaseModel):
 def plan(deployment: Deployment, repositories: Iterable[str] = ()) -> Plan:
     """What a sync would enqueue, by the function that would: page by page where it is long."""
     request = Request(repositories=tuple(repositories), dry_run=True)
-    counts = dict.fromkeys(("repositories", "images", "equal", "only_there", "failures"), 0)
+    counts = dict.fromkeys(("repositories", "images", "equal", "only_there", "failures", "absent"), 0)
     entries: list[Planned] = []
     failure: str | None = None
+    nowhere: tuple[str, ...] = ()
     while (answer := _invoke(deployment, request)) is not None:
         entries += answer.plan or []
-        failure = answer.last_failure or failure
+        failure, nowhere = answer.last_failure or failure, answer.unmatched
         counts = {name: count + answer.counts.get(name, 0) for name, count in counts.items()}
         if answer.status != "running":
             break
@@ -105,7 +113,7 @@ def plan(deployment: Deployment, repositories: Iterable[str] = ()) -> Plan:
         / 3600
         for destination in deployment.config.destinations
     }
-    return Plan(plan=entries, bytes=size(entries), hours=hours, last_failure=failure, **counts)
+    return Plan(plan=entries, bytes=size(entries), hours=hours, last_failure=failure, unmatched=list(nowhere), **counts)
 
 
 def size(entries: Iterable[Planned]) -> int | None:

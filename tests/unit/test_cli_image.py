@@ -333,7 +333,13 @@ def test_wait_for_what_will_never_come(office: Office) -> None:
 def test_verify_proves_that_both_sides_are_equal(office: Office) -> None:
     digest = copied(office)
     office.world.source.push("team/app", "dev", "1.0-dev")
-    assert office.json("verify") == {"repositories": 1, "images": 1, "different": [], "unverified": []}
+    assert office.json("verify") == {
+        "repositories": 1,
+        "images": 1,
+        "different": [],
+        "unverified": [],
+        "absent": [],
+    }
     other = office.world.source.push("team/app", "two", "1.0")
     answer = office.json("verify", "--repository", "team/*", status=1)
     assert answer["different"] == [
@@ -341,7 +347,23 @@ def test_verify_proves_that_both_sides_are_equal(office: Office) -> None:
     ]
     shown = office.run("verify").stdout
     assert "1 image in 1 repository: 1 different, 0 not compared" in shown
-    assert office.json("verify", "--repository", "other")["repositories"] == 0
+
+
+def test_what_is_not_there_is_not_proved_to_be_equal(office: Office) -> None:
+    copied(office)
+    result = office.run("verify", "--repository", "tema/app")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "ecr-relay: 'tema/app' matches no repository that a rule may select; `ecr-relay config show`\n",
+    )
+    named = json.loads(office.world.config.to_parameter()) | {"rules": [{"repositories": ["team/*", "tema/app"]}]}
+    office.ssm.put_parameter(Name="/relay/config", Value=json.dumps(named), Overwrite=True)
+    answer = office.json("verify", status=1)
+    assert (answer["repositories"], answer["absent"], answer["unverified"]) == (1, ["tema/app"], [])
+    lines = office.run("verify").stdout.splitlines()
+    assert lines[-1] == "1 image in 1 repository: 0 different, 0 not compared; 1 repository not at the source"
+    assert lines[-2].startswith("tema/app is named by a rule")
+    assert office.run("verify", "--repository", "team/app").exit_code == 0
 
 
 def test_verify_misses_no_signature(office: Office) -> None:

@@ -309,6 +309,7 @@ def test_a_reconcile_measures_a_run_when_it_ends(functions: Functions) -> None:
         "deleted": 0,
         "held": 0,
         "differing": 0,
+        "absent": 0,
     }
 
 

@@ -32,6 +32,9 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
     The same as the daily reconcile: both sides are listed, and only the difference goes into the copy queue, behind
     all pushes. If one is on already, a full one follows it. Interrupting this command stops nothing.
 
+    A repository that rules name and the source does not have is told, and is no failure. A --repository that matches
+    none is one: exit status 1.
+
     --dry-run is also the report before a destination that has images already is adopted: what would be copied or
     retagged, and how many are equal, or only there. What is equal is not copied again, and what is only there stays.
 
@@ -52,7 +55,7 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
         with screen.counting("comparing"):
             plan = operate.plan(deployment, repositories)
         screen.emit(plan, lambda console: _plan(console, plan))
-        if plan.failures:
+        if plan.shortcomings:
             raise click.exceptions.Exit(1)
         return
     with screen.syncing() as step:
@@ -63,8 +66,6 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
 
 
 def _plan(console: "Console", plan: "Plan") -> None:
-    from ecr_relay.operate.status import not_compared
-
     if plan.plan:
         sizes = any(entry.bytes is not None for entry in plan.plan)
         columns = ("action", "image", "source has", "there", "to", "rule", *(["bytes"] if sizes else []))
@@ -92,8 +93,11 @@ def _plan(console: "Console", plan: "Plan") -> None:
         f"{screen.count(len(plan.plan), 'image')} {verb}, {plan.equal} equal, {plan.only_there} only there; "
         f"{screen.count(plan.images, 'image')} in {screen.count(plan.repositories, 'repository')} compared",
     )
-    for sentence in not_compared(plan.failures, plan.last_failure):
-        screen.say(console, sentence)
+    if plan.absent:
+        names = screen.count(plan.absent, "repository")
+        screen.say(console, f"rules name {names} that the source lacks; `ecr-relay doctor` says which")
+    for sentence in plan.shortcomings:
+        screen.say(console, f"not complete: {sentence}")
 
 
 def _bytes(entry: "Planned") -> str:
