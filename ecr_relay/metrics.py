@@ -77,6 +77,8 @@ class Metric(StrEnum):
     """Removals that wait for `max_deletes` to be raised."""
     DIFFERING = "differing"
     """Repositories that are not as `new_repository` asks."""
+    ABSENT = "absent"
+    """Repositories that rules name and the source does not have."""
     EVICTED = "evicted"
     """Healed before and gone again: another policy removes them there."""
     ARCHIVED = "archived"

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Final
 
@@ -15,7 +15,7 @@ from ecr_relay.config import Destination, RelayConfig
 from ecr_relay.converge import Place
 from ecr_relay.errors import ConfigError
 from ecr_relay.images import Listed
-from ecr_relay.ledger import Ledger, Target, open_table
+from ecr_relay.ledger import Ledger, Target, now_ms, open_table
 from ecr_relay.registries import Registry, Writable
 from ecr_relay.rules import Selection
 from ecr_relay.settings import CommonSettings
@@ -26,6 +26,10 @@ BOUNDED: Final = Config(connect_timeout=2, read_timeout=15, retries={"mode": "st
 """Of AWS's control plane: botocore's own minute a try would outlast an invocation."""
 CONFIG_AGE_S: Final = 60
 """How long a function works by a configuration before it reads the parameter again."""
+RENEW_S: Final = 1.0
+"""How often the parameter is read at the most because a message is newer than the configuration."""
+_CLOCKS_MS: Final = 1000
+"""How far SQS's clock and ours may be apart."""
 
 
 class Relay:
@@ -49,13 +53,12 @@ class Relay:
         return Target(self.config.source.id, destination.name, repository)
 
     def repositories(self) -> list[str]:
-        """Sorted: those of the source that a rule may select; those that the rules name, where they only name.
+        """Sorted: those of the source that a rule may select, and those that rules name, which it may not have.
 
-        Raises CopyError if they do not, and the source cannot be listed.
+        Raises CopyError if rules do not only name some, and the source cannot be listed.
         """
-        named = rules.named(self.config)
-        names = self.source.repositories() if named is None else named
-        return sorted(name for name in names if rules.concerns(self.config, name))
+        listed = () if rules.only_name(self.config) else self.source.repositories()
+        return sorted(name for name in rules.named(self.config).union(listed) if rules.concerns(self.config, name))
 
     def following(
         self, destination: Destination, repository: str, digest: str, tags: Iterable[str] = ()
@@ -98,29 +101,55 @@ class Relay:
 class Composer:
     """Keeps a Relay up to date with the configuration in the SSM parameter."""
 
-    def __init__(self, settings: CommonSettings) -> None:
+    def __init__(self, settings: CommonSettings, sleep: Callable[[float], None] = time.sleep) -> None:
         self._parameter = settings.config_parameter
         self._ssm = boto3.client("ssm", config=BOUNDED)
         self.ledger = Ledger(open_table(settings.ledger_table))
+        self._sleep = sleep
         self._text = ""
-        self._read_at = float("-inf")
+        self._tried_at = self._read_at = float("-inf")
+        self._read_ms = 0  # as _read_at, by the clock on the wall
         self._relay: Relay | None = None
 
-    def relay(self) -> Relay:
-        """By the parameter as it is now, or was a minute ago; by the last good one if it cannot be read.
+    def relay(self, age: float = CONFIG_AGE_S) -> Relay:
+        """By the parameter as it is now, or was `age` seconds ago at the most; by the last good one if it cannot be
+        read.
 
         Raises ConfigError when there was none.
         """
-        if self._relay is None or time.monotonic() - self._read_at > CONFIG_AGE_S:
-            try:
-                text = self._read()
-                if self._relay is None or text != self._text:
-                    self._text, self._relay = text, Relay(RelayConfig.from_parameter(text), self.ledger)
-            except ConfigError:
-                if self._relay is None:
-                    raise
-                _log.exception("the configuration cannot be read; going on by the last one")
-            self._read_at = time.monotonic()
+        if self._relay is not None and time.monotonic() - self._tried_at <= age:
+            return self._relay
+        try:
+            return self._renewed()
+        except ConfigError:
+            if self._relay is None:
+                raise
+            _log.exception("the configuration cannot be read; going on by the last one")
+            return self._relay
+
+    def relay_since(self, sent_at: int, received: float) -> Relay:
+        """By rules that are no older than a message that SQS was sent at `sent_at` (ms since the epoch), and that was
+        here by `received` (time.monotonic): what was published before a push counts for it.
+
+        Waits, for RENEW_S at the most, rather than read the parameter more often. One that holds no configuration
+        leaves the last good one in force. Raises ConfigError if it cannot be read.
+        """
+        if self._relay is not None and (self._read_at >= received or self._read_ms - _CLOCKS_MS > sent_at):
+            return self._relay
+        self._sleep(max(0.0, self._tried_at + RENEW_S - time.monotonic()))
+        return self._renewed()
+
+    def _renewed(self) -> Relay:
+        began, self._tried_at = now_ms(), time.monotonic()
+        text = self._read()
+        try:
+            if self._relay is None or text != self._text:
+                self._text, self._relay = text, Relay(RelayConfig.from_parameter(text), self.ledger)
+        except ConfigError:
+            if self._relay is None:
+                raise
+            _log.exception("the parameter holds no configuration; going on by the last one")
+        self._read_at, self._read_ms = self._tried_at, began
         return self._relay
 
     def _read(self) -> str:

@@ -106,15 +106,19 @@ def concerns(config: RelayConfig, repository: str) -> bool:
     return any(concerning(config, destination, repository) for destination in config.destinations)
 
 
-def named(config: RelayConfig) -> tuple[str, ...] | None:
-    """The repositories that the rules name, sorted; None if one of them has a glob, so that the registry is asked."""
-    names: set[str] = set()
-    for rule in config.rules:
-        globbed = tuple(image_list(rule.images)) if rule.images is not None else rule.repositories
-        if not all(globs.is_literal(glob) for glob in globbed):
-            return None
-        names.update(name for name in globbed if _wants_repository(rule, name))
-    return tuple(sorted(names))
+def named(config: RelayConfig) -> frozenset[str]:
+    """The repositories that rules name without a glob, whether the source has them or not."""
+    return frozenset(
+        name
+        for rule in config.rules
+        for name in _repositories(rule)
+        if globs.is_literal(name) and _wants_repository(rule, name)
+    )
+
+
+def only_name(config: RelayConfig) -> bool:
+    """Whether no rule has a glob of repositories, so that the registry need not be asked which it has."""
+    return all(globs.is_literal(glob) for rule in config.rules for glob in _repositories(rule))
 
 
 def backfill(config: RelayConfig, repository: str, listed: Iterable[Listed]) -> Backfill:
@@ -172,6 +176,10 @@ def _first(config: RelayConfig, repository: str, rules: Iterable[tuple[int, Rule
 
 def _is_for(rule: Rule, destination: Destination) -> bool:
     return not rule.destinations or destination.name in rule.destinations
+
+
+def _repositories(rule: Rule) -> tuple[str, ...]:
+    return tuple(image_list(rule.images)) if rule.images is not None else rule.repositories
 
 
 def _wants_repository(rule: Rule, repository: str) -> bool:

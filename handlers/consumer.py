@@ -1,6 +1,8 @@
 """The consumer of the copy queue: a batch in, the messages that failed out."""
 
+import math
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +47,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dic
         )
         for record in event["Records"]
     ]
+    received = time.monotonic()
     try:
         relay = composer.relay()
     except ConfigError:
@@ -55,7 +58,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dic
 
     def report(told: Sequence[Told]) -> None:
         publish(measure(told), settings.stack)
-        bus.announce(announcements(told, relay.config))
+        bus.announce(announcements(told, composer.relay(math.inf).config))
 
     failed = consume(
         deliveries,
@@ -65,5 +68,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dic
         settings.supervise_seconds,
         seconds_left=lambda: context.get_remaining_time_in_millis() / 1000 - SETTLE_S,
         report=report,
+        since=lambda sent_at: composer.relay_since(sent_at, received),
     )
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}

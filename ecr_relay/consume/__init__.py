@@ -51,14 +51,16 @@ def consume(
     sleep: Callable[[float], None] = time.sleep,
     seconds_left: Callable[[], float] = lambda: math.inf,
     report: Report = lambda _: None,
+    since: Callable[[int], Relay] | None = None,
 ) -> list[str]:
     """The ids of the messages that failed. One message's trouble is never another's.
 
     `seconds_left` until all must be told: what cannot be begun any more is sent again. `report` gets the outcomes
-    twice: of what was decided at once, and of what was copied; what it raises is logged.
+    twice: of what was decided at once, and of what was copied; what it raises is logged. `since` has the relay by
+    rules that are no older than a time (ms): asked before a message is let go for what the rules say; None: `relay`.
     """
     reaper = Reaper(relay.ledger, tasks)
-    decider = Decider(relay, queue, reaper)
+    decider = Decider(relay, queue, reaper, since or (lambda _sent_at: relay))
     failed: list[str] = []
     copies: list[Copy] = []
     told: list[Told] = []
@@ -70,7 +72,7 @@ def consume(
         )
         if isinstance(decision, Copy):
             copies.append(decision)
-        elif not settle(relay, queue, delivery, decision, told):
+        elif not settle(decider.relay, queue, delivery, decision, told):
             failed.append(delivery.message_id)
     _report(report, told)
     outcomes = _copy(relay.ledger, tasks, reaper, copies, supervise_seconds, sleep, seconds_left)
@@ -78,7 +80,7 @@ def consume(
     failed += [
         copy.delivery.message_id
         for copy, outcome in outcomes
-        if not settle(relay, queue, copy.delivery, outcome, told, copy.envelope)
+        if not settle(decider.relay, queue, copy.delivery, outcome, told, copy.envelope)
     ]
     _report(report, told)
     return failed

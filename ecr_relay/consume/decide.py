@@ -1,5 +1,6 @@
 """What is to be done about one message: the table "Deciding a message" of the design, row by row."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -42,13 +43,14 @@ class Done:
 
     `what`: skipped, dropped, split, observed, kept (somebody else's tag stays); or, with an arrival, retagged,
     overwrote (somebody else had moved the tag), joined or copied. `envelope`: what an event is about, if it is
-    one image for one destination.
+    one image for one destination. `by_rules`: nothing is copied, and that because of what the rules say.
     """
 
     what: str
     reason: str
     arrival: Arrival | None = None
     envelope: Envelope | None = None
+    by_rules: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +107,34 @@ Decision = Done | Wait | Again | Fail | Copy
 
 
 class Decider:
-    """Decides message by message. `reaper` knows which runs are alive."""
+    """Decides message by message. `reaper` knows which runs are alive; `since` has the relay by rules that are no older
+    than a message that was sent at that time (ms)."""
 
-    def __init__(self, relay: Relay, queue: CopyQueue, reaper: Reaper) -> None:
+    def __init__(self, relay: Relay, queue: CopyQueue, reaper: Reaper, since: Callable[[int], Relay]) -> None:
         self._relay = relay
+        self._since = since
         self._ledger = relay.ledger
         self._queue = queue
         self._reaper = reaper
         self._subjects: dict[tuple[str, str], str | None] = {}
 
+    @property
+    def relay(self) -> Relay:
+        """By the rules that the last message was decided by."""
+        return self._relay
+
     def decide(self, delivery: Delivery) -> Decision:
-        """Raises CopyError if a registry does not answer as it should."""
+        """Raises CopyError if a registry does not answer as it should, ConfigError if newer rules cannot be read."""
+        decision = self._decide(delivery)
+        if isinstance(decision, Done) and decision.by_rules:
+            # Rules that were known before the message was sent may be older than those that it was sent under.
+            relay = self._since(delivery.sent_at)
+            if relay is not self._relay:
+                self._relay = relay
+                decision = self._decide(delivery)
+        return decision
+
+    def _decide(self, delivery: Delivery) -> Decision:
         try:
             message = parse(delivery.body)
         except Malformed as error:
@@ -129,17 +148,17 @@ class Decider:
 
     def _decide_event(self, delivery: Delivery, event: PushEvent) -> Decision:
         if event.source != self._relay.config.source.id:
-            return Done("dropped", f"of another registry: {event.source}")
+            return _dropped(f"of another registry: {event.source}")
         source = self._relay.config.source
         if not isinstance(source, EcrSource) or event.detail_type not in detail_types(source):
-            return Done("dropped", f"{event.detail_type} is not asked for")
+            return _dropped(f"{event.detail_type} is not asked for")
         tag, wanted = event.tag, rules.selections(self._relay.config, event.repository, event.tag)
         if event.may_refer and (tag is None or not wanted):
             # A tag of its own that no rule selects stays behind; one that says what it refers to does not.
             tag = tag if tag is not None and subject_of_tag(tag) else None
             wanted = self._wanted(event.repository, tag, event.digest)
         if not wanted:
-            return Done("dropped", self._unwanted(event))
+            return _dropped(self._unwanted(event))
         envelopes = [event.envelope(selection.destination.name, tag) for selection in wanted]
         if len(envelopes) > 1:
             # Each destination has attempts of its own, so each gets a message of its own.
@@ -150,11 +169,11 @@ class Decider:
 
     def _decide_envelope(self, delivery: Delivery, envelope: Envelope) -> Decision:
         if envelope.source != self._relay.config.source.id:
-            return Done("dropped", f"of another registry: {envelope.source}")
+            return _dropped(f"of another registry: {envelope.source}")
         for selection in self._wanted(envelope.repository, envelope.tag, envelope.digest):
             if selection.destination.name == envelope.destination:
                 return self._decide_selected(delivery, envelope, selection, seen_before=True)
-        return Done("dropped", "no rule selects it any more")
+        return _dropped("no rule selects it any more")
 
     def _unwanted(self, event: PushEvent) -> str:
         config = self._relay.config
@@ -234,7 +253,7 @@ class Decider:
                 return None  # which has decided that
             how = self._relay.following(place.settings, envelope.repository, refers_to)
             if how is None:
-                return Done("dropped", f"the rule for {refers_to} leaves behind what refers to it")
+                return _dropped(f"the rule for {refers_to} leaves behind what refers to it")
             return _observed(envelope, place) if how.rule.mode == "observe" else None
         if self._age_ms(envelope) < SUBJECT_MS:
             return Wait(envelope, f"{refers_to}, which it refers to, is not there yet")
@@ -313,7 +332,11 @@ def _observed(envelope: Envelope, place: Place) -> Done:
         there = envelope.digest if known else None
     if there == envelope.digest:
         return Done("skipped", f"{place.destination_repository} has it")
-    return Done("observed", f"{place.settings.name} has {there or 'nothing'}; this rule copies nothing")
+    return Done("observed", f"{place.settings.name} has {there or 'nothing'}; this rule copies nothing", by_rules=True)
+
+
+def _dropped(reason: str) -> Done:
+    return Done("dropped", reason, by_rules=True)
 
 
 def _given_up(record: DigestRecord) -> Fail:

@@ -20,11 +20,11 @@ ERROR_LIMIT: Final = 2000
 """Characters of an error that are kept."""
 COUNTS: Final = (
     *("repositories", "images", "enqueued", "failures"),
-    *("observed", "evicted", "archived", "conflicts", "deleted", "held", "differing"),
+    *("observed", "evicted", "archived", "conflicts", "deleted", "held", "differing", "absent"),
 )
 """Compared, seen at the source, sent to the copy queue, not compared; wanted by a rule that only observes, vanished
 again after a heal, archived there, a tag that somebody else moved and that stays, removed, waiting for `max_deletes` to
-be raised, not as `new_repository` asks."""
+be raised, not as `new_repository` asks; repositories that rules name and the source does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ class ProgressRecord:
     """When the last repository was done: so that no second invocation works at the same run."""
     finished_at: int | None = None
     error: str | None = None
+    """Why it does not go on."""
+    last_failure: str | None = None
+    """Of its comparisons, which one failed last, and why."""
+    unmatched: tuple[str, ...] = ()
+    """Those of `only` that match no repository; known when it is done."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
 
@@ -95,16 +100,20 @@ class Progress:
         )
         return None if item is None else _record(item)
 
-    def advance(self, source: str, seen: ProgressRecord, cursor: str, counts: dict[str, int]) -> ProgressRecord | None:
-        """Past `cursor`; None if another invocation moved it meanwhile."""
+    def advance(
+        self, source: str, seen: ProgressRecord, cursor: str, counts: dict[str, int], failure: str | None = None
+    ) -> ProgressRecord | None:
+        """Past `cursor`; None if another invocation moved it meanwhile. `failure`: of its last that failed."""
         adds = ", ".join(f"{name} :{name}" for name in counts)
+        keep = ", last_failure = :failure" if failure else ""
+        kept = {"failure": failure[:ERROR_LIMIT]} if failure else {}
         item = update(
             self._table,
             _pk(source),
             "PROGRESS",
-            f"SET #cursor = :cursor, worked_at = :now REMOVE #error ADD {adds}",
+            f"SET #cursor = :cursor, worked_at = :now{keep} REMOVE #error ADD {adds}",
             Attr("run").eq(seen.run) & Attr("cursor").eq(seen.cursor),
-            {"cursor": cursor, "now": self._clock(), **counts},
+            {"cursor": cursor, "now": self._clock(), **kept, **counts},
         )
         return None if item is None else _record(item)
 
@@ -119,15 +128,15 @@ class Progress:
             {"error": error[:ERROR_LIMIT]},
         )
 
-    def finish(self, source: str, seen: ProgressRecord) -> ProgressRecord | None:
+    def finish(self, source: str, seen: ProgressRecord, unmatched: tuple[str, ...] = ()) -> ProgressRecord | None:
         """The run is over; None if another invocation ended it."""
         item = update(
             self._table,
             _pk(source),
             "PROGRESS",
-            "SET #status = :done, finished_at = :now REMOVE #error",
+            "SET #status = :done, finished_at = :now, unmatched = :unmatched REMOVE #error",
             Attr("run").eq(seen.run) & Attr("status").eq("running"),
-            {"done": "done", "now": self._clock()},
+            {"done": "done", "now": self._clock(), "unmatched": list(unmatched)},
         )
         return None if item is None else _record(item)
 
@@ -147,5 +156,7 @@ def _record(item: Item) -> ProgressRecord:
         worked_at=int(item["worked_at"]),
         finished_at=int(item["finished_at"]) if "finished_at" in item else None,
         error=item.get("error"),
+        last_failure=item.get("last_failure"),
+        unmatched=tuple(item.get("unmatched", ())),
         counts={name: int(item.get(name, 0)) for name in COUNTS},
     )

@@ -32,7 +32,7 @@ class Checked(Shape):
 class Pushed(Shape):
     parameter: str
     changed: list[str] = Field(description="the keys that differ from what was in force; empty: nothing was written")
-    effective_within_seconds: int
+    effective_within_seconds: int = Field(description="for what no rule had copied until then, at once")
 
 
 class NeedsDeployment(RelayError):

@@ -61,6 +61,7 @@ class Reconcile(Shape):
     images: int
     enqueued: int
     failures: int = Field(description="repositories that could not be compared at a destination")
+    last_failure: str | None = Field(description="the last of those, and why; null: none, or not known")
     observed: int = Field(description="wanted by a rule that only observes")
     evicted: int = Field(description="vanished again after they were healed, and left alone")
     archived: int = Field(description="archived at the destination, so that they cannot be pulled, and left alone")
@@ -68,7 +69,15 @@ class Reconcile(Shape):
     deleted: int = Field(description="removed, because the source has lost them")
     held: int = Field(description="not removed, because max_deletes is too low")
     differing: int = Field(description="settings of repositories that are not what new_repository asks for")
-    error: str | None
+    absent: int = Field(description="repositories that rules name and the source does not have")
+    unmatched: list[str] = Field(description="those asked for that match no repository; known when it is done")
+    error: str | None = Field(description="why it does not go on; null: it does")
+
+    @property
+    def shortcomings(self) -> list[str]:
+        """Why it is not the whole."""
+        stands = [f"it does not go on: {self.error}"] if self.error else []
+        return [*not_compared(self.failures, self.last_failure), *map(unmatched, self.unmatched), *stands]
 
     @property
     def findings(self) -> list[str]:
@@ -80,6 +89,7 @@ class Reconcile(Shape):
             (self.conflicts, "conflicts: somebody else has moved these tags; `ecr-relay sync --dry-run`"),
             (self.deleted, "deleted, as the source has lost them"),
             (self.held, "deletes held: look at `ecr-relay sync --dry-run`, then raise max_deletes"),
+            (self.absent, "absent: rules name repositories that the source lacks; `ecr-relay doctor` says which"),
             (self.differing, "repository settings not as asked: the reconcile function's log names them"),
         )
         return [f"{count} {what}" for count, what in found if count]
@@ -236,8 +246,23 @@ def reconcile(record: ProgressRecord) -> Reconcile:
         cursor=record.cursor,
         again=record.again,
         **record.counts,
+        last_failure=record.last_failure,
+        unmatched=list(record.unmatched),
         error=record.error,
     )
+
+
+def unmatched(repository: str) -> str:
+    """A sentence about a glob that was asked for and that matches nothing."""
+    return f"{repository!r} matches no repository that a rule may select"
+
+
+def not_compared(failures: int, last: str | None) -> list[str]:
+    """A sentence about comparisons that failed, with the reason of the last; none if none did."""
+    if not failures:
+        return []
+    failed = f"{failures} comparison{'' if failures == 1 else 's'} failed"
+    return [f"{failed}: {last}" if last and failures == 1 else f"{failed}, the last of {last}" if last else failed]
 
 
 def failure(record: DigestRecord) -> Failure:

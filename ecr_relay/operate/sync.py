@@ -19,7 +19,7 @@ from ecr_relay.operate.depths import Depth, depth
 from ecr_relay.operate.failures import code_of
 from ecr_relay.operate.pause import may_consume, paused
 from ecr_relay.operate.shapes import Deadline, Shape
-from ecr_relay.operate.status import Reconcile, reconcile
+from ecr_relay.operate.status import Reconcile, not_compared, reconcile, unmatched
 from ecr_relay.reconcile import Answer, Request
 from ecr_relay.reconcile.planned import Planned
 
@@ -45,9 +45,20 @@ class Plan(Shape):
         "for those that the plan has as `delete`. Where the source is no ECR: tags that rules do not select there"
     )
     failures: int = Field(description="repositories that could not be compared at a destination")
-    bytes: int = Field(description="of what would be copied, layers that are there already included")
+    last_failure: str | None = Field(description="the last of those, and why; null: none, or not known")
+    absent: int = Field(description="repositories that rules name and the source does not have")
+    unmatched: list[str] = Field(description="those asked for that match no repository")
+    bytes: int | None = Field(
+        description="of what would be copied, layers that are there already included; what has no bytes in the plan is "
+        "not in it; null: nothing has, so it is not known"
+    )
     hours: dict[str, float] = Field(description="for each destination, what PutImage's quota takes at the least")
     plan: list[Planned]
+
+    @property
+    def shortcomings(self) -> list[str]:
+        """Why it is not the whole."""
+        return [*not_compared(self.failures, self.last_failure), *map(unmatched, self.unmatched)]
 
 
 class Synced(Shape):
@@ -62,7 +73,9 @@ class Synced(Shape):
 
     @property
     def ok(self) -> bool:
-        return not self.failed and not (self.reconcile and (self.reconcile.failures or self.reconcile.error))
+        """As far as it has ended: another's run that it follows says nothing about it."""
+        ended = self.reconcile if self.status == "done" else None
+        return not self.failed and not (ended and ended.shortcomings)
 
 
 class Step(BaseModel):
@@ -81,10 +94,13 @@ class Step(BaseModel):
 def plan(deployment: Deployment, repositories: Iterable[str] = ()) -> Plan:
     """What a sync would enqueue, by the function that would: page by page where it is long."""
     request = Request(repositories=tuple(repositories), dry_run=True)
-    counts = dict.fromkeys(("repositories", "images", "equal", "only_there", "failures"), 0)
+    counts = dict.fromkeys(("repositories", "images", "equal", "only_there", "failures", "absent"), 0)
     entries: list[Planned] = []
+    failure: str | None = None
+    nowhere: tuple[str, ...] = ()
     while (answer := _invoke(deployment, request)) is not None:
         entries += answer.plan or []
+        failure, nowhere = answer.last_failure or failure, answer.unmatched
         counts = {name: count + answer.counts.get(name, 0) for name, count in counts.items()}
         if answer.status != "running":
             break
@@ -97,8 +113,14 @@ def plan(deployment: Deployment, repositories: Iterable[str] = ()) -> Plan:
         / 3600
         for destination in deployment.config.destinations
     }
-    size = sum(entry.bytes or 0 for entry in entries if entry.action == "copy")
-    return Plan(plan=entries, bytes=size, hours=hours, **counts)
+    return Plan(plan=entries, bytes=size(entries), hours=hours, last_failure=failure, unmatched=list(nowhere), **counts)
+
+
+def size(entries: Iterable[Planned]) -> int | None:
+    """Bytes of what would be copied, as far as the source tells; None where it tells of nothing that would be."""
+    sizes = [entry.bytes for entry in entries if entry.action == "copy"]
+    known = [one for one in sizes if one is not None]
+    return sum(known) if known or not sizes else None
 
 
 def sync(

@@ -7,6 +7,8 @@ from typing import Final
 
 from pydantic import Field
 
+from ecr_relay import rules
+from ecr_relay.config import Destination, RelayConfig
 from ecr_relay.errors import CopyError, Missing, RelayError, Transient
 from ecr_relay.images import Reference
 from ecr_relay.ledger import Target
@@ -16,7 +18,7 @@ from ecr_relay.operate.shapes import Deadline, Shape, TimeOver, at
 
 POLL_S: Final = 2.0
 GRACE_S: Final = 30.0
-"""What was given up before the waiting began may be starting over: a new push, a redrive."""
+"""What was given up before the waiting began may be starting over: a new push, a redrive. A shorter timeout cuts it."""
 
 
 class Arrived(Shape):
@@ -34,7 +36,7 @@ def wait(deployment: Deployment, image: Reference, destination: str, timeout: fl
     """The destination's own answer counts, not the ledger's: it may have had the image before there was a relay.
 
     A tag is waited for until the destination has there what the source has. Raises RelayError when the source does not
-    have it, when its copy is given up, or when `timeout` (seconds) is over.
+    have it, when the rules do not have it copied there, when its copy is given up, or when `timeout` (seconds) is over.
     """
     deployment.destinations(destination)
     there = deployment.config.destination(destination)
@@ -54,9 +56,10 @@ def wait(deployment: Deployment, image: Reference, destination: str, timeout: fl
                     image=f"{registry.host}/{name}@{digest}",
                     seen_at=at(deployment.ledger.clock()),
                 )
+            _refuse_unwanted(deployment.config, image, there)
         target = deployment.target(destination, image.repository)
         given_up = _given_up(deployment, target, digest, image.tag) if digest else None
-        if given_up is not None and (given_up[0] >= begun or grace.over):
+        if given_up is not None and (given_up[0] >= begun or grace.over or deadline.over):
             raise RelayError(f"{image} was given up: {given_up[1]}")
         if deadline.over:
             raise TimeOver(f"{image} is not at {destination} after {timeout:g} s; `ecr-relay explain {image}`")
@@ -76,6 +79,19 @@ def _at_source(deployment: Deployment, image: Reference) -> str:
     return digest
 
 
+def _refuse_unwanted(config: RelayConfig, image: Reference, destination: Destination) -> None:
+    """Raises RelayError for what no rule will bring there. A digest may arrive by any of its tags, as another's child,
+    or as what refers to another: by whatever rule concerns its repository."""
+    if image.tag is not None:
+        found = [one.rule for one in rules.ways(config, image.repository, image.tag) if one.destination == destination]
+    else:
+        found = list(rules.concerning(config, destination, image.repository))
+    if any(rule.mode == "copy" for rule in found):
+        return
+    why = f"only an observing rule selects {image}" if found else f"no rule selects {image}"
+    raise RelayError(f"{why} for {destination.name}, so it will not arrive; `ecr-relay explain {image}`")
+
+
 def _given_up(deployment: Deployment, target: Target, digest: str, tag: str | None) -> tuple[int, str] | None:
     """When (ms), and why."""
     record = deployment.ledger.digests.get(target, digest)
@@ -84,5 +100,5 @@ def _given_up(deployment: Deployment, target: Target, digest: str, tag: str | No
     if tag is not None:
         refused = deployment.ledger.tags.get(target, tag)
         if refused.failed_at is not None:
-            return refused.failed_at, f"{refused.error_class}: {refused.error}"
+            return refused.failed_at, f"its tag is refused there: {refused.error_class}: {refused.error}"
     return None

@@ -8,17 +8,17 @@ progress record, until every repository was compared; no function calls itself.
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from typing import Final, Literal
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ecr_relay.config import NewRepository
+from ecr_relay import globs
+from ecr_relay.config import Destination, NewRepository
 from ecr_relay.converge import Place
 from ecr_relay.errors import CopyError
 from ecr_relay.ledger import ProgressRecord
-from ecr_relay.ledger.progress import COUNTS
+from ecr_relay.ledger.progress import COUNTS, ERROR_LIMIT
 from ecr_relay.messages import Envelope
 from ecr_relay.plan import Wanted
 from ecr_relay.queues import CopyQueue
@@ -55,6 +55,8 @@ class Answer(BaseModel):
     run: str | None = None
     cursor: str = ""
     counts: dict[str, int] = {}
+    last_failure: str | None = Field(default=None, description="which comparison failed last, and why")
+    unmatched: tuple[str, ...] = Field(default=(), description="globs asked for that match nothing; known when done")
     plan: list[Planned] | None = None
 
 
@@ -86,34 +88,41 @@ class Reconciler:
     def _go_on(self, record: ProgressRecord) -> Answer:
         source, progress = self._relay.config.source.id, self._relay.ledger.progress
         try:
-            repositories = self._repositories(record.only, record.cursor)
+            every = self._repositories(record.only)
         except CopyError as error:
             progress.trouble(source, record, f"{type(error).__name__}: {error}")
             raise
-        for repository in repositories:
+        for repository in [name for name in every if name > record.cursor]:
             if not self._more_time() or self._queue.waiting() > QUEUE_LIMIT:
                 return _answer("running", record)
-            counts = self._reconcile(repository, record.counts["deleted"])
+            counts, failure = self._reconcile(repository, record.counts["deleted"])
             _log.info("reconciled", extra={"run": record.run, "repository": repository, **counts})
-            moved = progress.advance(source, record, repository, counts)
+            moved = progress.advance(source, record, repository, counts, failure)
             if moved is None:
                 return _answer("running", record)
             record = moved
-        ended = progress.finish(source, record)
+        ended = progress.finish(source, record, _unmatched(record.only, every))
         return _answer("done", ended or record)
 
-    def _reconcile(self, repository: str, deleted: int) -> dict[str, int]:
-        counts = dict.fromkeys(COUNTS, 0) | {"repositories": 1}
+    def _reconcile(self, repository: str, deleted: int) -> tuple[dict[str, int], str | None]:
+        """What it comes to, and why the last comparison failed, if one did."""
+        failure, absent = None, False
+        counts = dict.fromkeys(COUNTS, 0)
         for destination in self._relay.config.destinations:
             facts = {"repository": repository, "destination": destination.name}
             try:
-                self._reconcile_at(self._relay.place(destination, repository), counts, deleted)
+                found = self._reconcile_at(self._relay.place(destination, repository), counts, deleted)
+                absent = absent or found.absent
             except CopyError as error:
                 counts["failures"] += 1
+                failure = _failed(repository, destination, error)
                 _log.warning("not reconciled", extra=facts | {"error": str(error)})
-        return counts
+        if absent:
+            _log.warning("not at the source", extra={"repository": repository})
+        counts["absent" if absent else "repositories"] += 1
+        return counts, failure
 
-    def _reconcile_at(self, place: Place, counts: dict[str, int], deleted: int) -> None:
+    def _reconcile_at(self, place: Place, counts: dict[str, int], deleted: int) -> Comparison:
         found = compare(self._relay, place)
         self._count(found, counts)
         counts["enqueued"] += self._queue.send(
@@ -139,6 +148,7 @@ class Reconciler:
                 counts["differing"] += 1
                 where = {"destination": place.settings.name, "repository": place.destination_repository}
                 _log.warning("not as asked", extra=where | {"reason": difference})
+        return found
 
     @staticmethod
     def _count(found: Comparison, counts: dict[str, int]) -> None:
@@ -160,21 +170,19 @@ class Reconciler:
             first_seen=as_of,
         )
 
-    def _repositories(self, only: tuple[str, ...], after: str) -> list[str]:
+    def _repositories(self, only: tuple[str, ...]) -> list[str]:
         """Sorted, so that the cursor is a name."""
-        return [
-            name
-            for name in self._relay.repositories()
-            if name > after and (not only or any(fnmatchcase(name, glob) for glob in only))
-        ]
+        return [name for name in self._relay.repositories() if not only or globs.matches(name, only)]
 
     def _dry_run(self, request: Request) -> Answer:
         counts = dict.fromkeys((*COUNTS, "equal", "only_there"), 0)
         plan: list[Planned] = []
-        cursor = request.after
-        for repository in self._repositories(request.repositories, request.after):
+        failure, cursor = None, request.after
+        every = self._repositories(request.repositories)
+        for repository in [name for name in every if name > request.after]:
             if not self._more_time() or len(plan) >= PLAN_LIMIT:
-                return Answer(status="running", cursor=cursor, counts=counts, plan=plan)
+                return Answer(status="running", cursor=cursor, counts=counts, last_failure=failure, plan=plan)
+            absent = False
             for destination in self._relay.config.destinations:
                 place = self._relay.place(destination, repository)
                 try:
@@ -182,16 +190,34 @@ class Reconciler:
                     plan += planned(self._relay, place, found)
                 except CopyError as error:
                     counts["failures"] += 1
+                    failure = _failed(repository, destination, error)
                     _log.warning("not compared", extra={"repository": repository, "error": str(error)})
                     continue
                 self._count(found, counts)
                 counts["enqueued"] += len(found.copies) + len(found.failing)
                 counts["equal"] += found.equal
                 counts["only_there"] += found.only_there
-            counts["repositories"] += 1
+                absent = absent or found.absent
+            counts["absent" if absent else "repositories"] += 1
             cursor = repository
-        return Answer(status="done", cursor=cursor, counts=counts, plan=plan)
+        unmatched = _unmatched(request.repositories, every)
+        return Answer(status="done", cursor=cursor, counts=counts, last_failure=failure, unmatched=unmatched, plan=plan)
+
+
+def _unmatched(asked: tuple[str, ...], repositories: list[str]) -> tuple[str, ...]:
+    return tuple(glob for glob in asked if not any(globs.matches(name, (glob,)) for name in repositories))
+
+
+def _failed(repository: str, destination: Destination, error: CopyError) -> str:
+    return f"{repository} at {destination.name}: {type(error).__name__}: {error}"[:ERROR_LIMIT]
 
 
 def _answer(status: Literal["running", "done"], record: ProgressRecord) -> Answer:
-    return Answer(status=status, run=record.run, cursor=record.cursor, counts=record.counts)
+    return Answer(
+        status=status,
+        run=record.run,
+        cursor=record.cursor,
+        counts=record.counts,
+        last_failure=record.last_failure,
+        unmatched=record.unmatched,
+    )

@@ -43,12 +43,17 @@ class Comparison:
     """Whose tag somebody else has moved there, where `on_conflict` says to leave that alone."""
     failing: list[Wanted] = field(default_factory=list)
     """Of those, what is to be enqueued, so that it becomes a dead letter: it is to fail, and has not yet."""
+    absent: bool = False
+    """The source does not have the repository, and a rule names it."""
 
 
 def compare(relay: Relay, place: Place) -> Comparison:
     """Raises CopyError where a registry does not answer. A repository that is missing at either side is empty."""
     as_of = relay.ledger.clock()
-    source, there, entries = listed(relay, place, whole=False)
+    try:
+        source, there, entries = listed(relay, place, whole=False)
+    except Missing:  # if no rule names it: deleted since the repositories were listed
+        return Comparison(as_of, absent=place.source_repository in rules.named(relay.config))
     missing = list(plan.missing(entries, there))
     selected, differ = (sum(not entry.referrer for entry in some) for some in (entries, missing))
     beyond = _beyond(source, there, untagged=not isinstance(relay.config.source, OciSource))
@@ -75,8 +80,8 @@ def compare(relay: Relay, place: Place) -> Comparison:
 def listed(relay: Relay, place: Place, *, whole: bool) -> tuple[list[Listed], list[Listed], list[Wanted]]:
     """All that the source has, all that the destination has, and what is wanted there, equal or not.
 
-    Raises CopyError as `compare`; with `whole` also where it is only what refers to images that cannot be listed, for
-    which otherwise no image is to wait.
+    Raises Missing where the source has no such repository, CopyError as `compare`; with `whole` also where it is only
+    what refers to images that cannot be listed, for which otherwise no image is to wait.
     """
     repository = place.source_repository
     there: list[Listed] = []
@@ -84,10 +89,7 @@ def listed(relay: Relay, place: Place, *, whole: bool) -> tuple[list[Listed], li
         there = list(place.destination.images(place.destination_repository))
     # Which tags are gone a listing tells that is complete.
     tags = None if relay.config.deletes_at(place.settings) else partial(rules.matters, relay.config, repository)
-    try:
-        source = list(place.source.images(repository, details=True, tags=tags))
-    except Missing:  # deleted since the repositories were listed
-        return [], [], []
+    source = list(place.source.images(repository, details=True, tags=tags))
     if isinstance(relay.config.source, OciSource) and rules.referring(relay.config, repository):
         try:
             source += _referrers(place, source, there)

@@ -74,6 +74,18 @@ def test_nothing_is_wrong(office: Office) -> None:
     assert max(map(len, office.run("doctor").stdout.splitlines())) <= 80
 
 
+def test_a_repository_that_rules_name_and_the_source_lacks(office: Office) -> None:
+    rules = [{"repositories": ["team/app", "tema/app"]}]
+    value = json.dumps(json.loads(office.world.config.to_parameter()) | {"rules": rules})
+    office.ssm.put_parameter(Name="/relay/config", Value=value, Overwrite=True)
+    found = checks(office)
+    assert found["source"]["finding"] == "answers, and has no repository"
+    office.world.source.push("team/app", "one", "1.0")
+    found = checks(office)
+    assert (found["source"]["result"], found["source: named repositories"]["result"]) == ("fine", "warning")
+    assert found["source: named repositories"]["finding"] == "rules name what the source does not have: tema/app"
+
+
 def test_faults_come_with_the_remedy(office: Office) -> None:
     office.run("pause")
     office.run("pause", "--destination", "west")

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from ecr_relay.config import RelayConfig
+from ecr_relay.config import NewRepository, RelayConfig
 from ecr_relay.errors import Permanent, RegistryDown, Transient
 from ecr_relay.ledger import Target, now_ms
 from ecr_relay.messages import Envelope
 from ecr_relay.operate import wait as waiting
+from ecr_relay.tasks import LaunchRefused
 from tests.unit.conftest import ACCOUNT, CONFIG, REGION
 from tests.unit.office import LOG_GROUP, MAPPING, Office, opened
 
@@ -326,6 +327,53 @@ def test_wait_fails_at_once_when_the_copy_is_given_up(office: Office, monkeypatc
     assert result.stderr == "ecr-relay: team/app:1.0 was given up: Permanent: manifest invalid\n"
 
 
+def test_wait_says_that_it_was_given_up_when_its_time_is_over_before_the_grace(office: Office) -> None:
+    _, event = office.world.push("team/app", "one", "1.0")
+    office.world.skopeo.fail = [Permanent("manifest invalid")]
+    office.bury(event)
+    result = office.run("wait", "team/app:1.0", "--destination", "west", "--timeout", "0.05")
+    assert (result.exit_code, "was given up: Permanent: manifest invalid" in result.stderr) == (1, True)
+
+
+def test_wait_tells_a_tag_that_the_destination_refuses(office: Office) -> None:
+    """It is given up by its tag, not by its digest."""
+    office.world.west.push("team/app", "theirs", "1.0")
+    office.world.west.content["team/app"].settings = NewRepository(immutable_tags=True)
+    _, event = office.world.push("team/app", "one", "1.0")
+    office.bury(event)
+    result = office.run("wait", "team/app:1.0", "--destination", "west", "--timeout", "0.05")
+    assert (result.exit_code, "was given up: its tag is refused there: " in result.stderr) == (1, True)
+
+
+def test_wait_tells_a_launch_that_was_refused(office: Office) -> None:
+    _, event = office.world.push("team/app", "one", "1.0")
+    office.world.tasks.refuse = [LaunchRefused("RunTask: ClusterNotFoundException", passing=False)] * 3
+    office.bury(event)
+    result = office.run("wait", "team/app:1.0", "--destination", "west", "--timeout", "0.05")
+    assert (result.exit_code, "was given up: Transient: RunTask: ClusterNotFound" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "image", "reason"),
+    [
+        ({"repositories": ["team/*"], "exclude_tags": ["*-dev"]}, "team/app:1.0-dev", "no rule selects"),
+        ({"repositories": ["other"]}, "team/app:1.0", "no rule selects"),
+        ({"repositories": ["other"]}, "team/app", "no rule selects"),
+        ({"repositories": ["team/*"], "mode": "observe"}, "team/app:1.0", "only an observing rule selects"),
+        ({"repositories": ["team/*"], "mode": "observe"}, "team/app", "only an observing rule selects"),
+    ],
+)
+def test_what_no_rule_copies_is_not_waited_for(office: Office, rule: dict[str, Any], image: str, reason: str) -> None:
+    digest = office.world.source.push("team/app", "one", "1.0", "1.0-dev")
+    config = json.loads(office.world.config.to_parameter()) | {"rules": [rule]}
+    office.ssm.put_parameter(Name="/relay/config", Value=json.dumps(config), Overwrite=True)
+    name = image if ":" in image else f"{image}@{digest}"
+    result = office.run("wait", name, "--destination", "west")
+    assert (result.exit_code, result.stderr.startswith(f"ecr-relay: {reason} {name} for west")) == (1, True)
+    office.world.west.push("team/app", "one", "1.0", "1.0-dev")
+    assert office.run("wait", name, "--destination", "west").exit_code == 0
+
+
 def test_wait_outlasts_an_answer_that_fails_once(office: Office) -> None:
     copied(office)
     office.world.source.fail = [Transient("502 Bad Gateway")]
@@ -345,7 +393,13 @@ def test_wait_for_what_will_never_come(office: Office) -> None:
 def test_verify_proves_that_both_sides_are_equal(office: Office) -> None:
     digest = copied(office)
     office.world.source.push("team/app", "dev", "1.0-dev")
-    assert office.json("verify") == {"repositories": 1, "images": 1, "different": [], "unverified": []}
+    assert office.json("verify") == {
+        "repositories": 1,
+        "images": 1,
+        "different": [],
+        "unverified": [],
+        "absent": [],
+    }
     other = office.world.source.push("team/app", "two", "1.0")
     answer = office.json("verify", "--repository", "team/*", status=1)
     assert answer["different"] == [
@@ -356,7 +410,23 @@ def test_verify_proves_that_both_sides_are_equal(office: Office) -> None:
     ]
     shown = office.run("verify").stdout
     assert "1 image in 1 repository: 1 different, 0 not compared" in shown
-    assert office.json("verify", "--repository", "other")["repositories"] == 0
+
+
+def test_what_is_not_there_is_not_proved_to_be_equal(office: Office) -> None:
+    copied(office)
+    result = office.run("verify", "--repository", "tema/app")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "ecr-relay: 'tema/app' matches no repository that a rule may select; `ecr-relay config show`\n",
+    )
+    named = json.loads(office.world.config.to_parameter()) | {"rules": [{"repositories": ["team/*", "tema/app"]}]}
+    office.ssm.put_parameter(Name="/relay/config", Value=json.dumps(named), Overwrite=True)
+    answer = office.json("verify", status=1)
+    assert (answer["repositories"], answer["absent"], answer["unverified"]) == (1, ["tema/app"], [])
+    lines = office.run("verify").stdout.splitlines()
+    assert lines[-1] == "1 image in 1 repository: 0 different, 0 not compared; 1 repository not at the source"
+    assert lines[-2].startswith("tema/app is named by a rule")
+    assert office.run("verify", "--repository", "team/app").exit_code == 0
 
 
 def test_what_is_archived_there_is_not_equal_and_comes_back_by_force(office: Office) -> None:

@@ -27,8 +27,8 @@ def test_a_dry_run_is_a_plan_and_copies_nothing(office: Office) -> None:
     answer = office.json("sync", "--dry-run")
     [entry] = answer.pop("plan")
     size = len(office.world.source.content["team/app"].manifests[digest])
-    counts = {"repositories": 1, "images": 1, "equal": 0, "only_there": 0, "failures": 0}
-    assert answer == {**counts, "bytes": size, "hours": {"west": 2 / 8 / 3600}}
+    counts = {"repositories": 1, "images": 1, "equal": 0, "only_there": 0, "failures": 0, "absent": 0}
+    assert answer == {**counts, "bytes": size, "hours": {"west": 2 / 8 / 3600}, "last_failure": None, "unmatched": []}
     assert entry == {
         "action": "copy",
         "destination": "west",
@@ -94,7 +94,22 @@ def test_what_is_not_copied_has_no_bytes_in_a_plan_and_what_was_not_compared_is_
     shown = office.run("sync", "--dry-run").stdout
     assert shown.startswith("ACTION ")
     assert "west: up to 1 kB" in shown
-    assert "1 comparison failed; the reconcile function's log says why" in shown
+    assert shown.splitlines()[-1] == "not complete: 1 comparison failed"
+
+
+def test_a_size_that_the_source_does_not_tell_is_not_zero(office: Office) -> None:
+    entry = {"action": "copy", "destination": "west", "repository": "team/app", "digest": "sha256:1", "puts": 2}
+    plan: list[dict[str, Any]] = [{**entry, "tag": "1"}, {**entry, "tag": "2"}]
+    office.plane.functions["reconcile"] = lambda _payload: {"status": "done", "plan": plan}
+    assert office.json("sync", "--dry-run")["bytes"] is None
+    shown = office.run("sync", "--dry-run").stdout
+    assert "BYTES" not in shown
+    assert "west: an unknown number of bytes, and at least" in shown
+    plan[0]["bytes"] = 1000
+    assert office.json("sync", "--dry-run")["bytes"] == 1000
+    shown = office.run("sync", "--dry-run").stdout
+    assert "unknown" in shown.splitlines()[2]
+    assert "west: up to 1 kB and 1 image of unknown size, and at least" in shown
 
 
 def test_a_plan_that_gets_no_further_ends(office: Office) -> None:
@@ -191,6 +206,48 @@ def test_a_repository_that_could_not_be_compared_is_a_failure(office: Office) ->
     office.world.west.fail = [Permanent("denied")]
     answer = office.json("sync", status=1)
     assert answer["reconcile"]["failures"] == 1
+    assert answer["reconcile"]["last_failure"] == "team/app at west: Permanent: denied"
+
+
+def test_a_repository_that_matches_nothing_is_an_error(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    arguments = ("sync", "--repository", "team/*", "--repository", "nope/*")
+    assert office.json(*arguments, status=1)["reconcile"]["unmatched"] == ["nope/*"]
+    for more in ([], ["--dry-run"]):
+        result = office.run(*arguments, *more)
+        last = result.stdout.splitlines()[-1]
+        said = "not complete: 'nope/*' matches no repository that a rule may select"
+        assert (result.exit_code, last) == (1, said)
+    assert "'nope/*' matches no repository" in office.run("status").stdout
+    assert office.run("sync", "--repository", "team/*").exit_code == 0
+
+
+def test_a_repository_that_rules_name_and_the_source_lacks_is_told_and_fails_nothing(office: Office) -> None:
+    world = office.world
+    rule = world.config.rules[0].model_copy(update={"repositories": ("team/*", "tema/app")})
+    world.config = world.relay.config = world.config.model_copy(update={"rules": (rule,)})
+    world.source.push("team/app", "one", "1.0")
+    record = office.json("sync")["reconcile"]
+    assert (record["repositories"], record["absent"], record["failures"]) == (1, 1, 0)
+    assert "1 absent: rules name repositories that the source lacks" in office.run("sync").stdout
+    assert office.json("sync", "--dry-run")["absent"] == 1
+    assert "rules name 1 repository that the source lacks" in office.run("sync", "--dry-run").stdout
+
+
+def test_why_comparisons_failed_is_the_last_that_is_said(office: Office) -> None:
+    for name in ("team/app", "team/other"):
+        office.world.source.push(name, name, "1.0")
+    office.world.west.fail = [Permanent("denied"), Permanent("x" * 5000)]
+    lines = office.run("sync", "--wait").stdout.splitlines()
+    assert lines[-1].startswith("not complete: 2 comparisons failed, the last of team/other at west: Permanent: x")
+    assert len(lines[-1]) < 2100
+    assert "2 comparisons failed, the last of team/other" in office.run("status").stdout
+    office.world.west.fail = [Permanent("denied")]
+    lines = office.run("sync", "--dry-run").stdout.splitlines()
+    assert lines[-1] == "not complete: 1 comparison failed: team/app at west: Permanent: denied"
+    office.world.west.fail = []
+    office.run("sync")
+    assert "it lacks" not in office.run("status").stdout
 
 
 def test_the_functions_own_failure_is_told(office: Office) -> None:

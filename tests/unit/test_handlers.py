@@ -140,6 +140,7 @@ def functions(
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "false")
+    monkeypatch.setattr("ecr_relay.relay.RENEW_S", 0.0)
     ours = logging.getLogger("ecr_relay")
     kept = ours.handlers[:], ours.level, ours.propagate
     try:
@@ -215,6 +216,44 @@ def test_what_a_message_costs_by_botocores_own_events(functions: Functions, monk
     assert world.source.calls == world.west.calls == []
 
 
+def published(functions: Functions, *rules: dict[str, Any]) -> None:
+    """As `config push` does it."""
+    value = json.dumps(CONFIG | {"rules": rules})
+    functions.office.ssm.put_parameter(Name="/relay/config", Value=value, Overwrite=True)
+
+
+def test_a_push_counts_by_the_rules_that_were_published_before_it(functions: Functions) -> None:
+    """The configuration that a warm function keeps may be older than the push: nothing is let go by that one."""
+    published(functions, {"repositories": ["team/*"]}, {"repositories": ["seen/*"], "mode": "observe"})
+    assert functions.consume(functions.push("team/app", "one", "1.0")) == {"batchItemFailures": []}
+    published(functions, {"repositories": ["team/*", "late/*", "seen/*"]})
+    late, seen = functions.push("late/app", "two", "1.0"), functions.push("seen/app", "three", "1.0")
+    assert functions.consume(late, seen) == {"batchItemFailures": []}
+    assert functions.metrics["arrived@west"] == 2
+    assert functions.office.world.west.content.keys() == {"team/app", "late/app", "seen/app"}
+
+
+def test_a_reconciles_message_counts_by_the_rules_of_the_reconcile(functions: Functions) -> None:
+    published(functions, {"repositories": ["team/*"]})
+    functions.consume(functions.push("team/app", "one", "1.0"))
+    functions.reconcile()
+    published(functions, {"repositories": ["team/*", "late/*"]})
+    functions.office.world.source.push("late/app", "two", "1.0")
+    assert functions.reconcile()["counts"]["enqueued"] == 1
+    [message] = functions.office.sqs.receive_message(QueueUrl=functions.office.queue_url)["Messages"]
+    functions.consume(message["Body"])
+    assert "late/app" in functions.office.world.west.content
+
+
+def test_without_an_answer_to_what_the_rules_are_nothing_is_let_go(functions: Functions) -> None:
+    published(functions, {"repositories": ["team/*"]})
+    functions.consume(functions.push("team/app", "one", "1.0"))
+    functions.office.calls["GetParameter"] = refused("ThrottlingException", "GetParameter")
+    late = functions.push("late/app", "two", "1.0")
+    assert functions.consume(late, functions.push("team/app", "one", "1.1")) == {"batchItemFailures": []}
+    assert (functions.metrics["again"], functions.metrics["retagged"]) == (1, 1)
+
+
 def test_a_failure(functions: Functions, announced: list[dict[str, Any]]) -> None:
     functions.office.world.skopeo.fail = [Permanent("schema 1")]
     answer = functions.consume(functions.push("team/app", "one", "1.0"), receives=3)
@@ -272,6 +311,7 @@ def test_a_reconcile_measures_a_run_when_it_ends(functions: Functions) -> None:
         "deleted": 0,
         "held": 0,
         "differing": 0,
+        "absent": 0,
     }
 
 

@@ -113,6 +113,17 @@ def test_a_tag_that_no_rule_selects_is_asked_for_only_where_its_absence_would_co
     assert named == {"1.0", image.replace(":", "-") + ".sig", *(["2.0"] if deletes == "propagate" else [])}
 
 
+def test_a_repository_that_a_rule_names_and_the_source_lacks_is_counted_once() -> None:
+    config = json.loads(json.dumps(OCI))
+    config["destinations"].append({**config["destinations"][0], "name": "east", "region": "eu-central-1"})
+    config["rules"][0]["repositories"] = ["team/app", "tema/app"]
+    world = World(RelayConfig.model_validate_json(json.dumps(config)))
+    world.source.push("team/app", "one", "1.0")
+    for answer in (world.reconcile(), world.reconcile(dry_run=True)):
+        counts = answer.counts
+        assert (counts["repositories"], counts["absent"], counts["failures"]) == (1, 1, 0)
+
+
 def test_an_image_deleted_at_the_destination_is_copied_again(world: World) -> None:
     digest, event = world.push("team/app", "one", "1.0")
     world.consume(world.delivery(event))

@@ -124,10 +124,13 @@ def test_where_referrers_may_go() -> None:
 
 
 def test_repositories_that_are_all_named() -> None:
-    assert rules.named(config({"repositories": ["bb", "aa"]}, {"images": "cc:1,aa:ALL_TAGS"})) == ("aa", "bb", "cc")
-    assert rules.named(config({"repositories": ["b", "a"], "exclude_repositories": ["b*"]})) == ("a",)
-    assert rules.named(config({"repositories": ["a"]}, {"repositories": ["b*"]})) is None
-    assert rules.named(config()) is None
+    given = config({"repositories": ["bb", "aa"]}, {"images": "cc:1,aa:ALL_TAGS"})
+    assert (sorted(rules.named(given)), rules.only_name(given)) == (["aa", "bb", "cc"], True)
+    given = config({"repositories": ["b", "a"], "exclude_repositories": ["b*"]})
+    assert (sorted(rules.named(given)), rules.only_name(given)) == (["a"], True)
+    given = config({"repositories": ["a"]}, {"repositories": ["b*"]})
+    assert (sorted(rules.named(given)), rules.only_name(given)) == (["a"], False)
+    assert (sorted(rules.named(config())), rules.only_name(config())) == ([], False)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def push(file: Path, dry_run: bool) -> None:
 
     What needs a deployment is refused, and nothing is changed then: another source, anything under [deployment], a
     destination whose permissions the stack does not have (a new one; another region, account, prefix, credentials or
-    key of an old one). The functions work by the new configuration within a minute.
+    key of an old one). The functions work by the new configuration within a minute; what no rule wanted until then,
+    or one only observed, is copied at once when it is pushed, and a sync goes by the new rules at once.
 
     \b
     Examples:
@@ -113,7 +114,11 @@ def push(file: Path, dry_run: bool) -> None:
         for key in answer.changed:
             screen.say(console, f"  {key}")
         if not dry_run:
-            screen.say(console, f"in effect within {answer.effective_within_seconds} seconds")
+            screen.say(
+                console,
+                f"in effect within {answer.effective_within_seconds} seconds; at once for a sync, and for pushes that "
+                "no rule had copied",
+            )
 
     screen.emit(answer, render)
 

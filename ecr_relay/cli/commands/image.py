@@ -134,8 +134,9 @@ def wait(image: "Reference", destination: str, timeout: float) -> None:
     """Block until IMAGE is at a destination.
 
     It is for pipelines that must not deploy before. What counts is the destination's own answer: the tag there has
-    the digest that the source's tag has, or the digest is there. Exit status 1, with the reason, when the copy was
-    given up or the time is over.
+    the digest that the source's tag has, or the digest is there. Exit status 1, with the reason, at once when no rule
+    has it copied there, when the copy is given up, or when the time is over. What was given up before may be starting
+    over, by a new push or a redrive, so it is waited for half a minute.
 
     \b
     Example:

@@ -131,6 +131,8 @@ def _summary(answer: "Status") -> dict[str, object]:
             f"{when}: {record.repositories} repositories, {record.images} images, {record.enqueued} enqueued, "
             f"{record.failures} failures" + ("; another follows" if record.again else "")
         )
+        if record.shortcomings:
+            lines["it lacks"] = screen.cut("; ".join(record.shortcomings), 400)
         if record.findings:
             lines["it found"] = "; ".join(record.findings)
     for held in answer.paused:
@@ -227,9 +229,9 @@ def verify(repository: str | None) -> None:
 
     Both are listed, and every tag's digest is compared by the rules, and so are signatures and whatever else refers to
     an image. It asks the registries, not the ledger, with your own credentials (or those that the configuration names),
-    and changes nothing. Exit status 1 if an image differs, is archived at a destination so that it cannot be pulled, or
-    a repository could not be compared. What a destination has beyond the source is no difference; what is pushed
-    meanwhile may be one until it has been copied.
+    and changes nothing. Exit status 1 if an image differs, is archived at a destination so that it cannot be pulled, a
+    repository could not be compared, --repository matches none, or the source does not have one that a rule names. What
+    a destination has beyond the source is no difference; what is pushed meanwhile may be one until it has been copied.
 
     \b
     Examples:
@@ -257,8 +259,13 @@ def _verified(console: "Console", answer: "Verified") -> None:
         console.print(shown)
     for failure in answer.unverified:
         screen.say(console, f"{failure.repository} at {failure.destination} could not be compared: {failure.error}")
+    for name in answer.absent:
+        screen.say(console, f"{name} is named by a rule, and the source does not have it")
+    differ = f"{len(answer.different)} different, {len(answer.unverified)} not compared"
+    if answer.absent:
+        differ += f"; {screen.count(len(answer.absent), 'repository')} not at the source"
     screen.say(
         console,
         f"{screen.count(answer.images, 'image')} in {screen.count(answer.repositories, 'repository')}: "
-        + ("all equal" if answer.ok else f"{len(answer.different)} different, {len(answer.unverified)} not compared"),
+        + ("all equal" if answer.ok else differ),
     )

@@ -1,5 +1,6 @@
 """`ecr-relay sync`: the manual full sync."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ecr_relay.operate.sync import Plan, Synced
+    from ecr_relay.reconcile.planned import Planned
 
 
 @click.command()
@@ -29,6 +31,9 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
 
     The same as the daily reconcile: both sides are listed, and only the difference goes into the copy queue, behind
     all pushes. If one is on already, a full one follows it. Interrupting this command stops nothing.
+
+    A repository that rules name and the source does not have is told, and is no failure. A --repository that matches
+    none is one: exit status 1.
 
     --dry-run is also the report before a destination that has images already is adopted: what would be copied or
     retagged, and how many are equal, or only there. What is equal is not copied again, and what is only there stays.
@@ -50,7 +55,7 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
         with screen.counting("comparing"):
             plan = operate.plan(deployment, repositories)
         screen.emit(plan, lambda console: _plan(console, plan))
-        if plan.failures:
+        if plan.shortcomings:
             raise click.exceptions.Exit(1)
         return
     with screen.syncing() as step:
@@ -62,7 +67,9 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
 
 def _plan(console: "Console", plan: "Plan") -> None:
     if plan.plan:
-        shown = screen.table("action", "image", "source has", "there", "to", "rule", "bytes", fold=("image",))
+        sizes = any(entry.bytes is not None for entry in plan.plan)
+        columns = ("action", "image", "source has", "there", "to", "rule", *(["bytes"] if sizes else []))
+        shown = screen.table(*columns, fold=("image",))
         for entry in plan.plan:
             tag = entry.tag or "(no tag)"
             shown.add_row(
@@ -72,28 +79,45 @@ def _plan(console: "Console", plan: "Plan") -> None:
                 screen.short(entry.there),
                 entry.destination,
                 "" if entry.rule is None else str(entry.rule),
-                "" if entry.bytes is None else screen.size(entry.bytes),
+                *([_bytes(entry)] if sizes else []),
             )
         console.print(shown)
     for name, hours in plan.hours.items():
         if hours:
-            copies = [entry for entry in plan.plan if entry.destination == name and entry.action == "copy"]
-            size = sum(entry.bytes or 0 for entry in copies)
+            there = [entry for entry in plan.plan if entry.destination == name]
             took = screen.duration(hours * 3600)
-            screen.say(console, f"{name}: up to {screen.size(size)}, and at least {took} by PutImage's quota")
-    if plan.failures:
-        screen.say(console, _not_compared(plan.failures))
+            screen.say(console, f"{name}: {_size(there)}, and at least {took} by PutImage's quota")
     verb = "differs" if len(plan.plan) == 1 else "differ"
     screen.say(
         console,
         f"{screen.count(len(plan.plan), 'image')} {verb}, {plan.equal} equal, {plan.only_there} only there; "
         f"{screen.count(plan.images, 'image')} in {screen.count(plan.repositories, 'repository')} compared",
     )
+    if plan.absent:
+        names = screen.count(plan.absent, "repository")
+        screen.say(console, f"rules name {names} that the source lacks; `ecr-relay doctor` says which")
+    for sentence in plan.shortcomings:
+        screen.say(console, f"not complete: {sentence}")
+
+
+def _bytes(entry: "Planned") -> str:
+    if entry.bytes is None:
+        return "unknown" if entry.action == "copy" else ""
+    return screen.size(entry.bytes)
+
+
+def _size(entries: "Sequence[Planned]") -> str:
+    from ecr_relay.operate.sync import size
+
+    known = size(entries)
+    if known is None:
+        return "an unknown number of bytes"
+    unknown = sum(entry.bytes is None for entry in entries if entry.action == "copy")
+    others = f" and {screen.count(unknown, 'image')} of unknown size" if unknown else ""
+    return f"up to {screen.size(known)}{others}"
 
 
 def _synced(console: "Console", answer: "Synced") -> None:
-    from ecr_relay.cli.commands.deadletters import why
-
     record = answer.reconcile
     if answer.status == "queued":
         screen.say(console, "another reconcile is on; this one follows it (`ecr-relay status` shows both)")
@@ -106,12 +130,17 @@ def _synced(console: "Console", answer: "Synced") -> None:
         f"{screen.count(record.images, 'image')} in {screen.count(record.repositories, 'repository')} compared, "
         f"{screen.count(record.enqueued, 'copy')} enqueued",
     )
-    if record.failures:
-        screen.say(console, _not_compared(record.failures))
     for finding in record.findings:
         screen.say(console, finding)
-    if not answer.waited:
-        return
+    if answer.waited:
+        _ended(console, answer)
+    for sentence in record.shortcomings:
+        screen.say(console, f"not complete: {sentence}")
+
+
+def _ended(console: "Console", answer: "Synced") -> None:
+    from ecr_relay.cli.commands.deadletters import why
+
     if not answer.failed:
         screen.say(console, "all copies have ended, and none failed")
         return
@@ -121,7 +150,3 @@ def _synced(console: "Console", answer: "Synced") -> None:
         shown.add_row(screen.two_lines(name, why(letter)), letter.destination or "-")
     console.print(shown)
     screen.say(console, f"{screen.count(len(answer.failed), 'image')} failed; `ecr-relay dlq list` has them")
-
-
-def _not_compared(failures: int) -> str:
-    return f"{screen.count(failures, 'comparison')} failed; the reconcile function's log says why"

@@ -14,12 +14,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ecr_relay import rules
 from ecr_relay.calls import CONSUMER, COPIER, RECONCILE, Calls
 from ecr_relay.config import Credentials, Destination, EcrRegistry, OciSource, RegistryLogin
-from ecr_relay.errors import CopyError
+from ecr_relay.errors import CopyError, Missing
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.doctor.check import Check
 from ecr_relay.operate.failures import DENIED, code_of, sentence
 from ecr_relay.regions import PARTITION_OF_REGION
+from ecr_relay.registries import Registry
 
+NAMED: Final = 10
+"""Repositories that the source lacks, by name."""
 OLD_DAYS: Final = 90
 """From when on a secret's key is to be changed (CIS AWS Foundations Benchmark 1.14)."""
 
@@ -76,21 +79,36 @@ def copier(deployment: Deployment) -> Iterator[Check]:
 
 
 def source(deployment: Deployment) -> Iterator[Check]:
-    registry = deployment.config.source
-    named = rules.named(deployment.config)
+    registry, config = deployment.relay.source, deployment.config
     try:
-        if named is None:
-            first = next(iter(deployment.relay.source.repositories()), None)
-        else:
-            first = next((name for name in named if any(True for _ in deployment.relay.source.images(name))), None)
+        absent = [name for name in sorted(rules.named(config)) if _is_absent(registry, name)]
+        some = len(absent) < len(rules.named(config)) or (
+            not rules.only_name(config) and next(iter(registry.repositories()), None) is not None
+        )
     except CopyError as error:
-        yield _unreachable("source", registry, error)
+        yield _unreachable("source", config.source, error)
         return
     yield Check(
         name="source",
-        result="fine" if first else "warning",
-        finding="answers" if first else "answers, and has no repository",
+        result="fine" if some else "warning",
+        finding="answers" if some else "answers, and has no repository",
     )
+    if absent:
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        yield Check(
+            name="source: named repositories",
+            result="warning",
+            finding=f"rules name what the source does not have: {', '.join(absent[:NAMED])}{more}",
+            remedy="Mend the name in the rule, or push to it",
+        )
+
+
+def _is_absent(registry: Registry, repository: str) -> bool:
+    try:
+        next(iter(registry.images(repository)), None)
+    except Missing:
+        return True
+    return False
 
 
 def destinations(deployment: Deployment) -> Iterator[Check]:
