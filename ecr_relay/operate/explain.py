@@ -165,7 +165,10 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
     foreign = facts.tag.foreign(facts.found)
     if destination.on_conflict == "keep" and foreign:
         return 'nothing: somebody else has put another image under this tag, and on_conflict = "keep"'
-    again = f"then `ecr-relay dlq redrive --repository {image.repository}`, or `ecr-relay copy {image}`"
+    again = (
+        f"then `ecr-relay copy {image}`, or, while its dead letter is there, "
+        f"`ecr-relay dlq redrive --repository {image.repository}`"
+    )
     if facts.tag.failed_at is not None:
         return f"given up: the destination refuses this tag; remove it there, {again}"
     if destination.on_conflict == "fail" and foreign:
@@ -180,9 +183,9 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
             return f"given up; mend what the error says, {again}"
     if facts.found is None and (archived := _archived(deployment, image, destination, facts.digest)):
         return archived
-    held = _held(deployment, destination.name)
-    if held is not None:
-        return held
+    waits = held(deployment, destination.name)
+    if waits is not None:
+        return waits
     match facts.record.status:
         case "failed":
             return f"attempt {facts.record.attempts} of {ATTEMPTS} failed; the next comes within minutes"
@@ -225,7 +228,7 @@ def _archived(deployment: Deployment, image: Reference, destination: Destination
     return None
 
 
-def _held(deployment: Deployment, destination: str) -> str | None:
+def held(deployment: Deployment, destination: str) -> str | None:
     """What keeps all of a destination's images waiting, if anything does."""
     if may_consume(deployment) is False:
         return "it waits: the relay is paused; `ecr-relay resume`"

@@ -9,7 +9,7 @@ from ecr_relay.errors import RelayError
 from ecr_relay.images import Reference
 from ecr_relay.messages import Envelope
 from ecr_relay.operate.deployment import Deployment
-from ecr_relay.operate.explain import at_source
+from ecr_relay.operate.explain import at_source, held
 from ecr_relay.operate.shapes import Shape
 
 
@@ -21,6 +21,9 @@ class Ordered(Shape):
     digest: str
     destinations: list[str] = Field(description="each has a message of its own")
     forced: bool
+    held: dict[str, str] = Field(
+        description="by destination: what keeps its message waiting, if anything does: paused, or refuses everything"
+    )
 
 
 def order(
@@ -45,6 +48,7 @@ def order(
     if not wanted:
         why = f"rules[{asked[0].index}] only observes {image}" if asked else f"no rule selects {image}"
         raise RelayError(f"{why}; `ecr-relay explain {image}`, `ecr-relay config show`")
+    waiting = {name: waits for name in wanted if (waits := held(deployment, name)) is not None}
     now = deployment.ledger.clock()
     deployment.queue.send(
         Envelope(
@@ -59,4 +63,6 @@ def order(
         )
         for name in wanted
     )
-    return Ordered(repository=image.repository, tag=image.tag, digest=digest, destinations=wanted, forced=force)
+    return Ordered(
+        repository=image.repository, tag=image.tag, digest=digest, destinations=wanted, forced=force, held=waiting
+    )

@@ -88,7 +88,11 @@ def test_explain_what_happens_next(office: Office) -> None:
     office.run("resume", "--destination", "west")
     office.consume(rounds=3)
     found = place(office, "team/app:1.0")
-    assert (found["status"], found["there"], found["next"][:8]) == ("exhausted", False, "given up")
+    assert (found["status"], found["there"]) == ("exhausted", False)
+    assert found["next"] == (
+        "given up; mend what the error says, then `ecr-relay copy team/app:1.0`, or, while its dead letter is there, "
+        "`ecr-relay dlq redrive --repository team/app`"
+    )
     digests = office.world.ledger.digests
     target = Target(SOURCE, "west", "team/app")
     assert digests.claim(digests.get(target, digest), "run-9", now_ms())
@@ -263,6 +267,7 @@ def test_copy_enqueues_what_a_push_would(office: Office) -> None:
         "digest": digest,
         "destinations": ["west"],
         "forced": False,
+        "held": {},
     }
     [message] = office.sqs.receive_message(QueueUrl=office.queue_url, VisibilityTimeout=0)["Messages"]
     envelope = Envelope.model_validate_json(message["Body"])
@@ -280,6 +285,18 @@ def test_a_forced_copy_does_not_believe_the_ledger(office: Office) -> None:
     assert office.run("copy", "team/app:1.0", "--force").stdout == "team/app:1.0 is enqueued for west\n"
     office.consume()
     assert office.world.west.content["team/app"].tags == {"1.0": digest}
+
+
+def test_a_copy_that_will_wait_is_said_to(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    office.run("pause", "--destination", "west")
+    shown = office.run("copy", "team/app:1.0", "--force", "--destination", "west")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("team/app:1.0 is enqueued for west\nwest: it waits: west is paused since ")
+    office.run("pause")
+    why = "it waits: the relay is paused; `ecr-relay resume`"
+    assert office.json("copy", "team/app:1.0")["held"] == {"west": why}
+    assert office.depth(office.queue_url) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ecr_relay.images import Reference
     from ecr_relay.operate.explain import Explanation
     from ecr_relay.operate.log import CopyLogs
+    from ecr_relay.operate.order import Ordered
 
 
 @click.command()
@@ -104,7 +105,7 @@ def copy(image: "Reference", destinations: tuple[str, ...], force: bool) -> None
     """Copy IMAGE now, before all reconcile work.
 
     Puts a message for each destination into the copy queue, as a push would; `ecr-relay wait` waits for it. What had
-    been given up starts over. An image that no rule selects is refused.
+    been given up starts over. An image that no rule selects is refused. A destination that is paused is said to be.
 
     \b
     Examples:
@@ -114,8 +115,14 @@ def copy(image: "Reference", destinations: tuple[str, ...], force: bool) -> None
     from ecr_relay.operate import order
 
     answer = order.order(options.deployment(), image, destinations=destinations, force=force)
+    screen.emit(answer, lambda console: _copy(console, answer))
+
+
+def _copy(console: "Console", answer: "Ordered") -> None:
     name = screen.image(answer.repository, answer.tag, answer.digest)
-    screen.emit(answer, lambda console: screen.say(console, f"{name} is enqueued for {', '.join(answer.destinations)}"))
+    screen.say(console, f"{name} is enqueued for {', '.join(answer.destinations)}")
+    for destination, why in answer.held.items():
+        screen.say(console, f"{destination}: {why}")
 
 
 @click.command()
