@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Final, Literal
 
 from pydantic import Field
 
+from ecr_relay import globs
 from ecr_relay.ledger import DigestRecord
 from ecr_relay.ledger.digests import Status
 from ecr_relay.ledger.lookups import TagRow
@@ -18,7 +18,6 @@ from ecr_relay.operate.shapes import Shape, at
 
 INDEXED: Final = ("copying", "waiting", "failed", "exhausted")
 STATUSES: Final = (*INDEXED, "copied")
-_GLOB: Final = frozenset("*?[")
 
 
 class Image(Shape):
@@ -54,7 +53,7 @@ class Selection(Shape):
 
     def takes(self, record: DigestRecord) -> bool:
         return (
-            (self.repository is None or fnmatchcase(record.target.repository, self.repository))
+            (self.repository is None or globs.matches(record.target.repository, [self.repository]))
             and self.destination in (None, record.target.destination)
             and self.status in (None, record.status)
         )
@@ -101,7 +100,7 @@ def image(record: DigestRecord, tags: list[TagRow]) -> Image:
 
 def _entries(deployment: Deployment, selection: Selection, after: str | None) -> Iterator[Entry]:
     queries = deployment.queries
-    if selection.repository is not None and not _GLOB & set(selection.repository):
+    if selection.repository is not None and globs.is_literal(selection.repository):
         names = deployment.destinations(selection.destination)
         return queries.of_repositories([deployment.target(name, selection.repository) for name in names], after)
     if selection.status in INDEXED:

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from ecr_relay import globs
 from ecr_relay.ledger import DigestRecord, ProgressRecord, Run, Slot, TagRecord, Target
 from ecr_relay.ledger import Lag as LagOfHour
 from ecr_relay.ledger.slots import SLOTS
@@ -112,7 +113,7 @@ class Failure(Shape):
 class Failures(Shape):
     """Of the last day. Each number stops at 1000."""
 
-    exhausted: int = Field(description="given up, refused tags too; the message is a dead letter")
+    exhausted: int = Field(description="given up, refused tags too; the message is a dead letter, unless it was purged")
     failed: int = Field(description="to be tried again")
     waiting: int = Field(description="given back without an attempt: stopped, or the destination was down")
     latest: list[Failure]
@@ -170,7 +171,7 @@ class Status(Shape):
 
 
 def status(deployment: Deployment, repository: str | None = None) -> Status:
-    """`repository` narrows what runs and what failed down to it."""
+    """`repository`, which may be a glob, narrows down what runs and what failed."""
     outputs, ledger = deployment.outputs, deployment.ledger
     with ThreadPoolExecutor(8) as pool:  # a dozen small reads: side by side, they take as long as the slowest
         queues = [
@@ -289,7 +290,7 @@ def _running(deployment: Deployment, repository: str | None) -> list[Running]:
     running = [_run(slot, runs.get(slot.run), now) for slot in slots]
     if repository is None:
         return running
-    return [entry for entry in running if any(image.repository == repository for image in entry.images)]
+    return [entry for entry in running if any(_is_of(repository, image.repository) for image in entry.images)]
 
 
 def _run(slot: Slot, run: Run | None, now: int) -> Running:
@@ -315,14 +316,14 @@ def _failed(deployment: Deployment, state: State, repository: str | None) -> Seq
     since = deployment.ledger.clock() - FAILURES_MS
     entries = deployment.queries.in_state(state)
     records = takewhile(lambda record: record.changed_at >= since, (entry[0] for entry in entries))
-    return list(islice((record for record in records if repository in (None, record.target.repository)), COUNTED))
+    return list(islice((record for record in records if _is_of(repository, record.target.repository)), COUNTED))
 
 
 def _refused(deployment: Deployment, repository: str | None) -> list[tuple[int, Failure]]:
     """Tags that were refused for good since a day ago, each with when (ms), the latest first."""
     since = deployment.ledger.clock() - FAILURES_MS
     recent = takewhile(lambda found: (found[2].failed_at or 0) >= since, deployment.queries.refused_tags())
-    wanted = (found for found in recent if repository in (None, found[0].repository))
+    wanted = (found for found in recent if _is_of(repository, found[0].repository))
     return [(record.failed_at or 0, _refusal(target, tag, record)) for target, tag, record in islice(wanted, COUNTED)]
 
 
@@ -338,3 +339,8 @@ def _refusal(target: Target, tag: str, record: TagRecord) -> Failure:
         error_class=record.error_class,
         error=record.error,
     )
+
+
+def _is_of(repository: str | None, name: str) -> bool:
+    """Whether the glob `repository` matches `name`; None is all."""
+    return repository is None or globs.matches(name, [repository])

@@ -106,6 +106,7 @@ def test_status_shows_what_runs_with_its_images(office: Office) -> None:
     assert "34.6 MB" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert office.json("status", "--repository", "team/other")["running"] == []
+    assert len(office.json("status", "--repository", "team/*")["running"]) == 1
 
 
 def test_status_shows_failures_breakers_and_pause(office: Office) -> None:
@@ -139,8 +140,9 @@ def test_status_shows_failures_breakers_and_pause(office: Office) -> None:
     assert "PAUSED" in shown
     assert "token has expired" in shown
     assert max(map(len, shown.splitlines())) <= 80
-    narrowed = office.json("status", "--repository", "team/app")["failures"]
-    assert (narrowed["exhausted"], narrowed["failed"]) == (1, 0)
+    for repository, counts in (("team/app", (1, 0)), ("team/a*", (1, 0)), ("team/*", (1, 1)), ("app", (0, 0))):
+        narrowed = office.json("status", "--repository", repository)["failures"]
+        assert (narrowed["exhausted"], narrowed["failed"]) == counts
 
 
 def test_status_has_the_lag_of_the_last_hour(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.repository_option("Running copies and failures of this repository only.")
+@options.repository_option("Only running copies and failures of this repository, or those that a glob matches.")
 @click.option("--watch", is_flag=True, help="Again and again, until interrupted. With --json: a line each time.")
 @click.option("--interval", metavar="S", type=options.Seconds(0.2), default=2.0, show_default=True, help="Of --watch.")
 @options.common
@@ -25,8 +25,8 @@ def status(repository: str | None, watch: bool, interval: float) -> None:
 
     Queue depths are SQS's, who counts about. Bytes are what a task's copies have written, as it said within the last
     20 seconds; layers that are there already are not written. Lag is from push to arrival. Failures are those of the
-    last day; what was given up is a dead letter, too (`ecr-relay dlq list`). A destination that refuses as a whole is
-    shown with its reason; its messages wait, and use up no attempt.
+    last day; what was given up is a dead letter, too (`ecr-relay dlq list`), until that is purged. A destination that
+    refuses as a whole is shown with its reason; its messages wait, and use up no attempt.
 
     \b
     Examples:
