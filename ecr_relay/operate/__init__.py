@@ -2,7 +2,8 @@
 
     deployment.py      a stack by its name -> its queues, ledger, functions and configuration
     failures.py        what went wrong, in a sentence for an operator
-    deadletters.py     list, show, redrive, purge        mailbox.py   looking into a queue without changing it
+    deadletters.py     list and show                     mailbox.py   looking into a queue without changing it
+    redrive.py         redrive and purge                 letters.py   which are meant, and which belong together
     depths.py          how deep a queue is               doctor/      what a deployment lacks
     status.py images.py sync.py explain.py wait.py verify.py order.py log.py pause.py
     configuration.py

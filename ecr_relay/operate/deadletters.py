@@ -1,23 +1,20 @@
 """The dead-letter queue: what lies there, and why."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from ecr_relay import rules
-from ecr_relay.errors import ConfigError, Malformed
-from ecr_relay.ledger import DigestRecord, Run, TagRecord, Target
+from ecr_relay.ledger import DigestRecord, Run, TagRecord
 from ecr_relay.ledger.queries import Refusal
-from ecr_relay.messages import Envelope, Ignored, PushEvent, parse
+from ecr_relay.messages import Envelope, PushEvent
 from ecr_relay.operate import mailbox
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.failures import Unusable
+from ecr_relay.operate.letters import Subject, named, of_repositories, subject, together
 from ecr_relay.operate.log import Line, of_run
-from ecr_relay.operate.mailbox import Letter, Mailbox
+from ecr_relay.operate.mailbox import Letter
 from ecr_relay.operate.shapes import Shape, at, log_stream, task_id
 
 LOOK: Final = 10_000
@@ -51,10 +48,23 @@ class DeadLetter(Shape):
     log_stream: str | None
 
 
+class ListedLetter(DeadLetter):
+    """And those like it: an image that fails at each reconcile leaves one letter each time."""
+
+    newest: str = Field(
+        description="id of the newest letter of the same image (repository, tag, digest) and destination, which may be "
+        "this one: what belongs together has the same here, and is redriven and purged together"
+    )
+    times: int = Field(description="how many letters of the same image and destination there are, this one included")
+
+
 class DeadLetters(Shape):
+    """A page of them: so many images as `--limit` says, each with all its letters."""
+
     total: int = Field(description="about how many there are, by SQS")
     hidden: int = Field(description="about how many somebody else is looking at; they show up within a minute")
-    letters: list[DeadLetter]
+    others: int = Field(description="with --repository: how many there are of other repositories, or of none")
+    letters: list[ListedLetter] = Field(description="the oldest first")
     next: str | None = Field(description="where the next page begins (`--after`); null: there is none")
 
 
@@ -69,24 +79,35 @@ class Opened(DeadLetter):
 def show_all(
     deployment: Deployment, *, repository: str | None = None, limit: int = 100, after: str | None = None
 ) -> DeadLetters:
-    """The oldest first, a page at a time. SQS knows no order and no pages, so each looks at all, up to LOOK of them.
+    """A page at a time: so many images as `limit`, each with all its letters, and last the one with the newest.
 
-    Raises Unusable for an `after` that no page ended with.
+    SQS knows no order and no pages, so each looks at all, up to LOOK of them. `repository` may be a glob. Raises
+    Unusable for an `after` that no page ended with.
     """
     last = _cursor(after)
     with mailbox.opened(deployment.sqs, deployment.outputs.dead_letter_queue_url) as box:
         box.fetch(mailbox.ALL if repository is not None else max(limit, LOOK))
-        letters = [letter for letter in box.letters if of_repository(repository)(letter)]
+        found = box.letters
+    letters = found if repository is None else of_repositories(found, repository)
     waiting, hidden = _counts(deployment)
-    rest = [letter for letter in letters if (letter.sent_at, letter.id) > last]
-    shown = rest[:limit]
-    total = max(waiting + hidden, len(letters)) if repository is None else len(letters)
+    rest = [same for same in together(deployment, letters) if _position(same[-1]) > last]
+    shown = {letter.id: same for same in rest[:limit] for letter in same}
+    explained = explain(deployment, [letter for letter in letters if letter.id in shown])
     return DeadLetters(
-        total=total,
+        total=max(waiting + hidden, len(letters)) if repository is None else len(letters),
         hidden=0 if letters else hidden,
-        letters=explain(deployment, shown),
-        next=f"{shown[-1].sent_at}.{shown[-1].id}" if len(rest) > limit else None,
+        others=len(found) - len(letters),
+        letters=[
+            ListedLetter(**letter.model_dump(), newest=shown[letter.id][-1].id, times=len(shown[letter.id]))
+            for letter in explained
+        ],
+        next="{}.{}".format(*_position(rest[limit - 1][-1])) if len(rest) > limit else None,
     )
+
+
+def _position(letter: Letter) -> tuple[int, str]:
+    """As a mailbox sorts them."""
+    return letter.sent_at, letter.id
 
 
 def _cursor(after: str | None) -> tuple[int, str]:
@@ -100,7 +121,7 @@ def show(deployment: Deployment, wanted: str, *, lines: int = 20) -> Opened:
     """By id or by the beginning of one. Raises Unusable where it names none, or several."""
     with mailbox.opened(deployment.sqs, deployment.outputs.dead_letter_queue_url) as box:
         box.fetch(mailbox.ALL, lambda letter: letter.id == wanted)
-        letter = named(box, [wanted])[0]
+        letter = named(box.letters, [wanted])[0]
     explained = explain(deployment, [letter])[0]
     status, log = None, []
     if explained.destination and explained.repository and explained.digest:
@@ -111,42 +132,6 @@ def show(deployment: Deployment, wanted: str, *, lines: int = 20) -> Opened:
     return Opened(**explained.model_dump(), body=letter.body, status=status, log=log)
 
 
-def waiting(deployment: Deployment) -> int:
-    """About how many there are."""
-    return sum(_counts(deployment))
-
-
-def named(box: Mailbox, ids: Sequence[str]) -> list[Letter]:
-    """By ids or their beginnings. Raises Unusable where one names no letter, or several."""
-    found: dict[str, Letter] = {}
-    for wanted in ids:
-        matches = [letter for letter in box.letters if letter.id.startswith(wanted)]
-        if not matches:
-            raise Unusable(f"no dead letter {wanted!r}: `ecr-relay dlq list` shows what there is")
-        if len(matches) > 1:
-            raise Unusable(f"{len(matches)} dead letters begin with {wanted!r}: give more of the id")
-        found[matches[0].id] = matches[0]
-    return list(found.values())
-
-
-def of_repository(repository: str | None) -> Callable[[Letter], bool]:
-    """Whether a letter is about `repository`; None: about any, or none."""
-
-    def wanted(letter: Letter) -> bool:
-        if repository is None:
-            return True
-        return getattr(parsed(letter), "repository", None) == repository
-
-    return wanted
-
-
-def parsed(letter: Letter) -> PushEvent | Envelope | Ignored | None:
-    """What a letter says; None if it is malformed."""
-    with suppress(Malformed):
-        return parse(letter.body)
-    return None
-
-
 def _counts(deployment: Deployment) -> tuple[int, int]:
     names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     answer = deployment.sqs.get_queue_attributes(
@@ -155,18 +140,9 @@ def _counts(deployment: Deployment) -> tuple[int, int]:
     return int(answer[names[0]]), int(answer[names[1]])
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """What a letter is about; `target` only where it is about one destination."""
-
-    letter: Letter
-    message: PushEvent | Envelope | None
-    target: Target | None
-
-
 def explain(deployment: Deployment, letters: Sequence[Letter]) -> list[DeadLetter]:
     """Each with what the ledger knows of it, in a handful of reads for all of them."""
-    images = [_image(deployment, letter) for letter in letters]
+    images = [subject(deployment, letter) for letter in letters]
     queries = deployment.queries
     refusals = queries.refusals(image.letter.id for image in images)
     known = [(image.target, image.message) for image in images if image.target and image.message]
@@ -184,22 +160,8 @@ def explain(deployment: Deployment, letters: Sequence[Letter]) -> list[DeadLette
     return explained
 
 
-def _image(deployment: Deployment, letter: Letter) -> _Image:
-    message = parsed(letter)
-    if message is None or isinstance(message, Ignored):
-        return _Image(letter, None, None)
-    if isinstance(message, Envelope):
-        return _Image(letter, message, Target(message.source, message.destination, message.repository))
-    try:
-        wanted = rules.destinations(deployment.config, message.repository, message.tag)
-    except ConfigError:
-        wanted = ()
-    target = Target(message.source, wanted[0].name, message.repository) if len(wanted) == 1 else None
-    return _Image(letter, message, target)
-
-
 def _dead_letter(
-    image: _Image, refusal: Refusal | None, record: DigestRecord | None, tag: TagRecord | None, run: Run | None
+    image: Subject, refusal: Refusal | None, record: DigestRecord | None, tag: TagRecord | None, run: Run | None
 ) -> DeadLetter:
     letter, message = image.letter, image.message
     failed_at, error_class, error = _error(message, refusal, record, tag)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 from botocore.exceptions import ClientError
@@ -9,9 +10,9 @@ from pydantic import Field
 
 from ecr_relay.errors import RelayError
 from ecr_relay.operate import mailbox
-from ecr_relay.operate.deadletters import named, of_repository
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.failures import code_of
+from ecr_relay.operate.letters import Chosen, choose
 from ecr_relay.operate.mailbox import Letter, Mailbox
 from ecr_relay.operate.shapes import Shape
 
@@ -37,11 +38,13 @@ _BATCH_BYTES: Final = 256_000
 class Redriven(Shape):
     moved: int
     failed: int = Field(description="still in the dead-letter queue, since SQS refused to take them")
+    along: int = Field(description="of all these, those not named by id, but of the same image as one that was")
     how: Literal["move-task", "one-by-one"]
 
 
 class Purged(Shape):
     deleted: int
+    along: int = Field(description="of these, those not named by id, but of the same image as one that was")
 
 
 Progress = Callable[[int], None]
@@ -57,26 +60,45 @@ def redrive(
     """Back into the copy queue, with fresh attempts: what was given up starts over for a message sent later.
 
     All of them by SQS's own move task, where there is one; else each is sent, and deleted when that has succeeded: what
-    breaks in between is there twice, which costs a skip, and never lost. Raises Unusable for an id that is not there.
+    breaks in between is there twice, which costs a skip, and never lost. With an id go the other letters of the same
+    image and destination, which join or skip at once. `repository` may be a glob. Raises Unusable for an id that is not
+    there, RelayError where `repository` selects nothing.
     """
     if not ids and repository is None:
         moved = _move_all(deployment, progress)
         if moved is not None:
             return moved
+    with _looked_at(deployment) as box:
+        return _one_by_one(deployment, box, choose(deployment, box.letters, ids, repository), progress)
+
+
+def purge(
+    deployment: Deployment,
+    *,
+    ids: Sequence[str] = (),
+    repository: str | None = None,
+    agree: Callable[[Chosen], None] | None = None,
+) -> Purged:
+    """Delete what `redrive` would take, all without `ids` and `repository`; what arrives meanwhile stays.
+
+    `agree` may ask somebody, who may take hours, and raise. Raises as `redrive` does.
+    """
+    with _looked_at(deployment) as box:
+        chosen = choose(deployment, box.letters, ids, repository)
+        if agree is None or not chosen.letters:
+            return Purged(deleted=box.delete(chosen.letters), along=chosen.along)
+    agree(chosen)
+    agreed = {letter.id for letter in chosen.letters}
+    with _looked_at(deployment) as box:  # anew, as nothing can be held for as long as somebody thinks
+        deleted = box.delete([letter for letter in box.letters if letter.id in agreed])
+        return Purged(deleted=deleted, along=chosen.along)
+
+
+@contextmanager
+def _looked_at(deployment: Deployment) -> Iterator[Mailbox]:
     with mailbox.opened(deployment.sqs, deployment.outputs.dead_letter_queue_url) as box:
-        return _one_by_one(deployment, box, _select(box, ids, repository), progress)
-
-
-def purge(deployment: Deployment, *, ids: Sequence[str] = (), repository: str | None = None) -> Purged:
-    """Delete what is there now, and not what arrives meanwhile. Raises Unusable for an id that is not there."""
-    with mailbox.opened(deployment.sqs, deployment.outputs.dead_letter_queue_url) as box:
-        return Purged(deleted=box.delete(_select(box, ids, repository)))
-
-
-def _select(box: Mailbox, ids: Sequence[str], repository: str | None) -> list[Letter]:
-    box.fetch(mailbox.ALL)
-    letters = named(box, ids) if ids else box.letters
-    return [letter for letter in letters if of_repository(repository)(letter)]
+        box.fetch(mailbox.ALL)
+        yield box
 
 
 def _move_all(deployment: Deployment, progress: Progress) -> Redriven | None:
@@ -98,16 +120,16 @@ def _move_all(deployment: Deployment, progress: Progress) -> Redriven | None:
         moved = int(task.get("ApproximateNumberOfMessagesMoved", 0))
         progress(moved)
         if task["Status"] == "COMPLETED":
-            return Redriven(moved=moved, failed=0, how="move-task")
+            return Redriven(moved=moved, failed=0, along=0, how="move-task")
         if task["Status"] in ("FAILED", "CANCELLED"):
             reason = task.get("FailureReason", "no reason given")
             raise RelayError(f"SQS's move task is {task['Status']} after {moved} messages: {reason}")
         time.sleep(MOVE_POLL_S)
 
 
-def _one_by_one(deployment: Deployment, box: Mailbox, letters: Sequence[Letter], progress: Progress) -> Redriven:
+def _one_by_one(deployment: Deployment, box: Mailbox, chosen: Chosen, progress: Progress) -> Redriven:
     moved = 0
-    for batch in _batches(letters):
+    for batch in _batches(chosen.letters):
         entries: list[SendMessageBatchRequestEntryTypeDef] = []
         for number, letter in enumerate(batch):
             entry: SendMessageBatchRequestEntryTypeDef = {"Id": str(number), "MessageBody": letter.body}
@@ -119,7 +141,7 @@ def _one_by_one(deployment: Deployment, box: Mailbox, letters: Sequence[Letter],
         box.delete(sent)
         moved += len(sent)
         progress(moved)
-    return Redriven(moved=moved, failed=len(letters) - moved, how="one-by-one")
+    return Redriven(moved=moved, failed=len(chosen.letters) - moved, along=chosen.along, how="one-by-one")
 
 
 def _batches(letters: Sequence[Letter]) -> Iterator[list[Letter]]:

@@ -13,10 +13,11 @@ from ecr_relay.errors import RelayError
 from ecr_relay.ledger import ProgressRecord
 from ecr_relay.messages import Envelope
 from ecr_relay.operate import mailbox
-from ecr_relay.operate.deadletters import DeadLetter, explain, parsed
+from ecr_relay.operate.deadletters import DeadLetter, explain
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.depths import Depth, depth
 from ecr_relay.operate.failures import code_of
+from ecr_relay.operate.letters import parsed
 from ecr_relay.operate.pause import may_consume, paused
 from ecr_relay.operate.shapes import Deadline, Shape
 from ecr_relay.operate.status import Reconcile, not_compared, reconcile, unmatched

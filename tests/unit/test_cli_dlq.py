@@ -33,7 +33,8 @@ def bury_image(office: Office, repository: str = "team/app", tag: str = "1.0", e
 def test_an_empty_queue_is_said_to_be_empty(office: Office) -> None:
     result = office.run("dlq", "list")
     assert (result.exit_code, result.stdout) == (0, "no dead letters\n")
-    assert office.json("dlq", "list") == {"total": 0, "hidden": 0, "letters": [], "next": None}
+    answer = office.json("dlq", "list")
+    assert answer == {"total": 0, "hidden": 0, "others": 0, "letters": [], "next": None}
 
 
 def test_the_list_joins_each_message_with_the_ledger(office: Office) -> None:
@@ -64,6 +65,8 @@ def test_the_list_joins_each_message_with_the_ledger(office: Office) -> None:
         "run": record.run,
         "task": task.task.rpartition("/")[2],
         "log_stream": f"copier/copier/{task.task.rpartition('/')[2]}",
+        "newest": message_id,
+        "times": 1,
     }
     assert letter["sent_at"] < letter["failed_at"]
 
@@ -198,6 +201,28 @@ def test_one_repository_only(office: Office) -> None:
     assert [letter["id"] for letter in answer["letters"]] == [wanted]
 
 
+def test_a_glob_names_repositories_as_it_does_everywhere(office: Office) -> None:
+    ids = {bury_image(office, f"team/bad{number}") for number in range(2)}
+    other = bury_image(office, "other")
+    answer = office.json("dlq", "list", "--repository", "team/*")
+    assert ({letter["id"] for letter in answer["letters"]}, answer["others"]) == (ids, 1)
+    assert office.json("status", "--repository", "team/b*")["failures"]["exhausted"] == 2
+    assert office.json("dlq", "redrive", "--repository", "team/bad[0]")["moved"] == 1
+    assert office.json("dlq", "purge", "--repository", "team/*", "--yes") == {"deleted": 1, "along": 0}
+    assert [letter["id"] for letter in office.json("dlq", "list")["letters"]] == [other]
+
+
+def test_a_repository_without_dead_letters_is_said_beside_the_others(office: Office) -> None:
+    office.bury("junk 1", "junk 2")
+    listed = office.run("dlq", "list", "--repository", "team/*")
+    assert (listed.exit_code, listed.stdout) == (0, "no dead letters of team/*; 2 others\n")
+    for command in (("redrive",), ("purge", "--yes")):
+        result = office.run("dlq", *command, "--repository", "team/*")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == "ecr-relay: no dead letters of team/*; 2 others: `ecr-relay dlq list`\n"
+    assert office.depth(office.dlq_url) == 2
+
+
 def test_show_has_the_message_the_record_and_the_log(office: Office) -> None:
     message_id = bury_image(office)
     [letter] = office.json("dlq", "list")["letters"]
@@ -213,27 +238,25 @@ def test_show_has_the_message_the_record_and_the_log(office: Office) -> None:
         logEvents=[{"timestamp": now_ms(), "message": json.dumps(line)} for line in lines],
     )
     answer = office.json("dlq", "show", message_id[:6])
-    assert {name: answer[name] for name in letter if name != "receives"} == {
-        name: value for name, value in letter.items() if name != "receives"
-    }
+    same = letter.keys() - {"receives", "newest", "times"}
+    assert {name: answer[name] for name in same} == {name: letter[name] for name in same}
     assert json.loads(answer["body"])["detail"]["repository-name"] == "team/app"
     assert answer["status"] == "exhausted"
     assert [line["message"] for line in answer["log"]] == ["begin", "copy failed"]
     shown = office.run("dlq", "show", message_id)
     assert shown.exit_code == 0
     assert "copy failed error=blob lost" in shown.stdout
+    assert shown.stdout.count("Transient: blob lost") == 1
     assert office.depth(office.dlq_url) == 1
 
 
 def test_an_id_that_names_none_or_several_is_unusable(office: Office) -> None:
     office.bury("junk 1", "junk 2")
+    result = office.run("dlq", "show", "")
+    several = "ecr-relay: 2 dead letters begin with '': give more of the id\n"
+    assert (result.exit_code, result.stderr) == (2, several)
     for command in ("show", "redrive", "purge"):
         options = ["--yes"] if command == "purge" else []
-        result = office.run("dlq", command, "", *options)
-        assert (result.exit_code, result.stderr) == (
-            2,
-            "ecr-relay: 2 dead letters begin with '': give more of the id\n",
-        )
         result = office.run("dlq", command, "zzz", *options)
         assert (result.exit_code, "no dead letter 'zzz'" in result.stderr) == (2, True)
     assert office.depth(office.dlq_url) == 2
@@ -241,7 +264,7 @@ def test_an_id_that_names_none_or_several_is_unusable(office: Office) -> None:
 
 def test_redrive_starts_over_with_fresh_attempts(office: Office) -> None:
     message_id = bury_image(office)
-    assert office.json("dlq", "redrive", message_id) == {"moved": 1, "failed": 0, "how": "one-by-one"}
+    assert office.json("dlq", "redrive", message_id) == {"moved": 1, "failed": 0, "along": 0, "how": "one-by-one"}
     assert (office.depth(office.dlq_url), office.depth(office.queue_url)) == (0, 1)
     office.consume()  # it is mended by now
     assert office.world.west.content["team/app"].tags.keys() == {"1.0"}
@@ -260,7 +283,7 @@ def test_redrive_of_what_is_not_mended_fails_three_times_again(office: Office) -
 def test_redrive_all_goes_one_by_one_where_there_are_no_move_tasks(office: Office) -> None:
     office.bury(*(f"junk {number}" for number in range(10)))
     office.bury(*(f"junk {number}" for number in range(10, 13)))
-    assert office.json("dlq", "redrive", "--all") == {"moved": 13, "failed": 0, "how": "one-by-one"}
+    assert office.json("dlq", "redrive", "--all") == {"moved": 13, "failed": 0, "along": 0, "how": "one-by-one"}
     assert (office.depth(office.dlq_url), office.depth(office.queue_url)) == (0, 13)
 
 
@@ -272,7 +295,7 @@ def test_redrive_all_is_the_queues_own_move_task_where_there_is_one(
     office.calls["StartMessageMoveTask"] = lambda arguments: asked.append(arguments) or {"TaskHandle": "handle"}  # type: ignore[func-returns-value]
     office.calls["ListMessageMoveTasks"] = lambda _arguments: {"Results": next(states)}
     monkeypatch.setattr(redrive, "MOVE_POLL_S", 0)
-    assert office.json("dlq", "redrive", "--all") == {"moved": 7, "failed": 0, "how": "move-task"}
+    assert office.json("dlq", "redrive", "--all") == {"moved": 7, "failed": 0, "along": 0, "how": "move-task"}
     arn = f"arn:aws:sqs:{REGION}:123456789012:relay"
     assert asked == [{"SourceArn": f"{arn}-dead", "DestinationArn": f"{arn}-copy"}]
 
@@ -306,10 +329,22 @@ def test_a_reconcile_message_stays_in_its_group(office: Office) -> None:
     assert message["Attributes"]["MessageGroupId"] == "reconcile"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--all", "abc"], ["--all", "--repository", "x"]])
-def test_redrive_wants_to_know_which(office: Office, arguments: list[str]) -> None:
-    result = office.run("dlq", "redrive", *arguments)
-    assert (result.exit_code, "name the dead letters" in result.stderr) == (2, True)
+@pytest.mark.parametrize("command", ["redrive", "purge"])
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ([], "name the dead letters: give IDs, --repository, or --all"),
+        ([""], "an empty ID names no dead letter"),
+        (["--all", "abc"], "give only one of IDs, --repository and --all"),
+        (["--all", "--repository", "x"], "give only one of IDs, --repository and --all"),
+        (["--repository", "x", "abc"], "give only one of IDs, --repository and --all"),
+    ],
+)
+def test_redrive_and_purge_want_to_know_which(office: Office, command: str, arguments: list[str], why: str) -> None:
+    office.bury("junk")
+    result = office.run("dlq", command, *arguments, *(["--yes"] if command == "purge" else []))
+    assert (result.exit_code, why in result.stderr) == (2, True)
+    assert office.depth(office.dlq_url) == 1
 
 
 def test_what_sqs_does_not_take_stays_a_dead_letter(office: Office) -> None:
@@ -317,25 +352,125 @@ def test_what_sqs_does_not_take_stays_a_dead_letter(office: Office) -> None:
     office.calls["SendMessageBatch"] = lambda arguments: {
         "Failed": [{"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in arguments["Entries"]]
     }
-    assert office.json("dlq", "redrive", "--all", status=1) == {"moved": 0, "failed": 2, "how": "one-by-one"}
+    answer = {"moved": 0, "failed": 2, "along": 0, "how": "one-by-one"}
+    assert office.json("dlq", "redrive", "--all", status=1) == answer
     assert office.depth(office.dlq_url) == 2
 
 
 def test_purge_asks_and_takes_no_for_an_answer(office: Office) -> None:
     office.bury("junk 1", "junk 2")
-    result = office.run("dlq", "purge", input="n\n")
+    result = office.run("dlq", "purge", "--all", input="n\n")
     assert result.exit_code == 1
-    assert "delete 2 dead letters for good?" in result.stderr
+    assert "ecr-relay: delete 2 dead letters for good?" in result.stderr
     assert office.depth(office.dlq_url) == 2
-    assert office.run("dlq", "purge", input="").exit_code == 1
-    assert office.run("dlq", "purge", input="y\n").stdout == "2 dead letters deleted\n"
+    assert office.run("dlq", "purge", "--all", input="").exit_code == 1
+    assert office.run("dlq", "purge", "--all", input="y\n").stdout == "2 dead letters deleted\n"
     assert office.depth(office.dlq_url) == 0
+    result = office.run("dlq", "purge", "--all")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "0 dead letters deleted\n", "")
+
+
+def test_purge_asks_with_the_number_and_deletes_no_more_than_that(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        bury_image(office, f"team/bad{number}")
+    office.bury("junk")
+    asked: list[str] = []
+
+    def confirm(text: str, **_: object) -> bool:
+        asked.append(text)
+        bury_image(office, "team/bad2")  # comes while the operator thinks
+        return True
+
+    monkeypatch.setattr("click.confirm", confirm)
+    assert office.json("dlq", "purge", "--repository", "team/*")["deleted"] == 2
+    assert asked == ["ecr-relay: delete 2 dead letters of team/* for good?"]
+    assert len(office.json("dlq", "list")["letters"]) == 2
 
 
 def test_purge_of_some(office: Office) -> None:
     kept = bury_image(office, "team/app")
     [junk] = office.bury("junk")
-    assert office.json("dlq", "purge", junk, "--yes") == {"deleted": 1}
-    assert office.json("dlq", "purge", "--repository", "other", "--yes") == {"deleted": 0}
+    assert office.json("dlq", "purge", junk, "--yes") == {"deleted": 1, "along": 0}
     assert [letter["id"] for letter in office.json("dlq", "list")["letters"]] == [kept]
-    assert office.json("dlq", "purge", "--repository", "team/app", "--yes") == {"deleted": 1}
+    assert office.json("dlq", "purge", "--repository", "team/app", "--yes")["deleted"] == 1
+
+
+def bury_again(office: Office, times: int, repository: str = "team/app") -> list[str]:
+    """What as many reconciles leave of one image that fails each time; the ids, the oldest first."""
+    ids = []
+    digest = office.world.source.push(repository, f"{repository}:1.0", "1.0")
+    for number in range(times):
+        office.world.skopeo.fail = [Permanent("manifest invalid")]
+        envelope = Envelope(
+            lane="reconcile",
+            source=SOURCE,
+            destination="west",
+            repository=repository,
+            tag="1.0",
+            digest=digest,
+            first_seen=1_800_000_000_000 + number,
+        )
+        ids += office.bury(envelope.body())
+    return ids
+
+
+def test_the_letters_of_one_image_are_one_row(office: Office) -> None:
+    pushed = bury_image(office)
+    ids = [pushed, *bury_again(office, 2)]
+    [other, junk] = [bury_image(office, "team/other"), *office.bury("junk")]
+    letters = office.json("dlq", "list")["letters"]
+    assert [(letter["id"], letter["newest"], letter["times"]) for letter in letters] == [
+        *((message_id, ids[-1], 3) for message_id in ids),
+        (other, other, 1),
+        (junk, junk, 1),
+    ]
+    shown = office.run("dlq", "list").stdout
+    rows = [line[:8] for line in shown.splitlines()[1:] if line[:8].strip()]
+    assert rows == [ids[-1][:8], other[:8], junk[:8]]
+    assert "team/app:1.0 (3 letters)" in shown
+    page = office.json("dlq", "list", "--limit", "1")
+    assert ([letter["id"] for letter in page["letters"]], page["total"]) == (ids, 5)
+    page = office.json("dlq", "list", "--limit", "1", "--after", page["next"])
+    assert [letter["id"] for letter in page["letters"]] == [other]
+
+
+def test_the_letters_of_one_image_go_together(office: Office) -> None:
+    ids = bury_again(office, 3)
+    kept = bury_again(office, 2, "team/other")
+    tried = len(office.world.skopeo.copied)
+    result = office.run("dlq", "redrive", ids[1])
+    assert result.stdout == "3 messages back in the copy queue, one by one, 2 of them taken along as the same image's\n"
+    office.consume()  # it is mended by now: one is copied, the others join or skip
+    assert (office.depth(office.queue_url), len(office.world.skopeo.copied)) == (0, tried + 1)
+    assert [letter["id"] for letter in office.json("dlq", "list")["letters"]] == kept
+    result = office.run("dlq", "purge", kept[0], input="y\n")
+    assert "delete 2 dead letters, 1 of them taken along as the same image's, for good?" in result.stderr
+    assert result.stdout == "2 dead letters deleted, 1 of them taken along as the same image's\n"
+    ids = bury_again(office, 2, "team/third")
+    answer = {"moved": 2, "failed": 0, "along": 0, "how": "one-by-one"}
+    assert office.json("dlq", "redrive", *ids) == answer
+
+
+def test_a_letter_of_another_destination_is_of_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    [west] = CONFIG["destinations"]
+    config = {**CONFIG, "destinations": [west, {**west, "name": "south", "region": "eu-south-1"}]}  # type: ignore[dict-item]
+    with opened(RelayConfig.model_validate_json(json.dumps(config)), monkeypatch) as office:
+        _, event = office.world.push("team/app", "one", "1.0")
+        office.sqs.send_message(QueueUrl=office.dlq_url, MessageBody=event)
+        for name in ("west", "south", "west"):
+            digest = office.world.source.push("team/app", "one", "1.0")
+            envelope = Envelope(
+                lane="push",
+                source=SOURCE,
+                destination=name,
+                repository="team/app",
+                tag="1.0",
+                digest=digest,
+                first_seen=1,
+            )
+            office.sqs.send_message(QueueUrl=office.dlq_url, MessageBody=envelope.body())
+        letters = office.json("dlq", "list")["letters"]
+        found = sorted((letter["destination"] or "", letter["times"]) for letter in letters)
+        assert found == [("", 1), ("south", 1), ("west", 2), ("west", 2)]

@@ -26,7 +26,7 @@ SAMPLES: dict[str, list[str]] = {
     "config show": [],
     "copy": ["team/app:1.0"],
     "dlq list": [],
-    "dlq purge": ["--yes"],
+    "dlq purge": ["--all", "--yes"],
     "dlq redrive": ["--all"],
     "dlq show": [""],
     "doctor": [],

@@ -7,9 +7,12 @@ import click
 from ecr_relay.cli import options, screen
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.console import Console
 
     from ecr_relay.operate.deadletters import DeadLetter, DeadLetters, Opened
+    from ecr_relay.operate.letters import Chosen
 
 _SHORT = 8
 """Characters of an id in a table; commands take any beginning of an id that names one message."""
@@ -27,48 +30,61 @@ def dlq() -> None:
 
 
 @dlq.command(name="list")
-@options.repository_option("Only of this repository.")
-@click.option("--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="A page.")
+@options.repository_option("Only of this repository, or of those that a glob matches.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="A page: so many images."
+)
 @click.option("--after", metavar="NEXT", help="The page after the one that ended with NEXT.")
 @options.common
 def list_(repository: str | None, limit: int, after: str | None) -> None:
     """List the dead letters with image, attempts, and why, the oldest first.
 
-    FIRST is how long ago the image was pushed, or found missing; LAST how long ago it failed the last time.
+    Each reconcile tries anew what was given up, so an image that is not mended leaves one letter after another. Those
+    of one image and destination are one row, with the newest one's ID and how many there are; `dlq redrive` and `dlq
+    purge` take them all by any ID of them. --json has every letter: what belongs together has the same `newest`.
+
+    FIRST is how long ago the image was pushed, or found missing, by the oldest of its letters; LAST how long ago it
+    failed the last time.
 
     \b
     Examples:
       ecr-relay dlq list
       ecr-relay dlq list --limit 1000
-      ecr-relay dlq list --repository team/app --json | jq '.letters[].error'
+      ecr-relay dlq list --repository 'team/*' --json | jq '.letters[] | select(.id == .newest).error'
     """
     from ecr_relay.operate import deadletters
 
     answer = deadletters.show_all(options.deployment(), repository=repository, limit=limit, after=after)
-    screen.emit(answer, lambda console: _list(console, answer))
+    screen.emit(answer, lambda console: _list(console, answer, repository))
 
 
-def _list(console: "Console", answer: "DeadLetters") -> None:
+def _list(console: "Console", answer: "DeadLetters", repository: str | None) -> None:
     if not answer.letters:
-        screen.say(
-            console, "no dead letters" + (f"; {answer.hidden} are being looked at elsewhere" if answer.hidden else "")
-        )
+        of = f" of {repository}" if repository is not None else ""
+        others = f"; {screen.count(answer.others, 'other')}" if answer.others else ""
+        hidden = f"; {answer.hidden} are being looked at elsewhere" if answer.hidden else ""
+        screen.say(console, f"no dead letters{of}{others}{hidden}")
         return
     shown = screen.table(
         "id", "image", "to", "tries", "first", "last", fold=("image",), right=("tries", "first", "last")
     )
-    for letter in answer.letters:
+    first: dict[str, datetime | None] = {}
+    for letter in answer.letters:  # the oldest letter of an image comes first
+        began = first.setdefault(letter.newest, letter.first_seen or letter.sent_at)
+        if letter.id != letter.newest:
+            continue
+        name = screen.image(letter.repository, letter.tag, letter.digest)
         shown.add_row(
             letter.id[:_SHORT],
-            screen.two_lines(screen.image(letter.repository, letter.tag, letter.digest), why(letter)),
+            screen.two_lines(name + (f" ({letter.times} letters)" if letter.times > 1 else ""), why(letter)),
             letter.destination or "-",
             "-" if letter.attempts is None else str(letter.attempts),
-            screen.ago(letter.first_seen or letter.sent_at),
+            screen.ago(began),
             screen.ago(letter.failed_at),
         )
     console.print(shown)
     if answer.total > len(answer.letters):
-        screen.say(console, f"{len(answer.letters)} of about {answer.total}")
+        screen.say(console, f"{len(answer.letters)} of about {screen.count(answer.total, 'dead letter')}")
     if answer.next:
         screen.say(console, f"more: --after {answer.next}")
 
@@ -101,6 +117,7 @@ def show(id: str, lines: int) -> None:
 
 
 def _show(console: "Console", answer: "Opened") -> None:
+    said = why(answer).casefold()
     facts = screen.facts(
         {
             "id": answer.id,
@@ -115,7 +132,7 @@ def _show(console: "Console", answer: "Opened") -> None:
             "failed": screen.moment(answer.failed_at),
             "status": answer.status,
             "error": why(answer),
-            "noted": answer.reason,
+            "noted": None if said == (answer.reason or "").casefold() else answer.reason,
             "run": answer.run,
             "log stream": answer.log_stream,
         }
@@ -132,13 +149,15 @@ def _show(console: "Console", answer: "Opened") -> None:
 @dlq.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="All of them.")
-@options.repository_option("All of this repository.")
+@options.repository_option("All of this repository, or of those that a glob matches.")
 @options.common
 def redrive(ids: tuple[str, ...], all_: bool, repository: str | None) -> None:
     """Put dead letters back into the copy queue, with fresh attempts.
 
     Mend first what the error says: what fails again is back here after three attempts. Malformed messages fail again
     whatever is mended; `dlq purge ID` removes one.
+
+    With an ID go the other letters of the same image and destination: one is copied, the others join it or skip.
 
     --all uses SQS's own move task where the region has it; else they go one by one, sent first and deleted then, so
     that none can be lost.
@@ -147,11 +166,9 @@ def redrive(ids: tuple[str, ...], all_: bool, repository: str | None) -> None:
     Examples:
       ecr-relay dlq redrive --all
       ecr-relay dlq redrive 3f2c9a1e 77b0
-      ecr-relay dlq redrive --repository team/app
+      ecr-relay dlq redrive --repository 'team/*'
     """
-    options.wants_one(
-        bool(ids) + all_ + (repository is not None) == 1, "name the dead letters: give IDs, --repository, or --all"
-    )
+    options.wants_dead_letters(ids, repository, all_)
     from ecr_relay.operate import redrive as operate
 
     with screen.counting("redriving") as progress:
@@ -159,7 +176,8 @@ def redrive(ids: tuple[str, ...], all_: bool, repository: str | None) -> None:
 
     def render(console: "Console") -> None:
         how = "by SQS's move task" if answer.how == "move-task" else "one by one"
-        screen.say(console, f"{screen.count(answer.moved, 'message')} back in the copy queue, {how}")
+        along = _along(answer.along) if not answer.failed else ""
+        screen.say(console, f"{screen.count(answer.moved, 'message')} back in the copy queue, {how}{along}")
         if answer.failed:
             screen.say(console, f"{screen.count(answer.failed, 'message')} could not be moved, and stay here")
 
@@ -170,27 +188,38 @@ def redrive(ids: tuple[str, ...], all_: bool, repository: str | None) -> None:
 
 @dlq.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@options.repository_option("Only of this repository.")
+@click.option("--all", "all_", is_flag=True, help="All of them.")
+@options.repository_option("All of this repository, or of those that a glob matches.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.common
-def purge(ids: tuple[str, ...], repository: str | None, yes: bool) -> None:
-    """Delete dead letters for good: all, a repository's, or those named. Asks first.
+def purge(ids: tuple[str, ...], all_: bool, repository: str | None, yes: bool) -> None:
+    """Delete dead letters for good. Asks first, with their number.
 
     Their images are not copied by these messages any more; the next reconcile finds those that the source still has.
+    `status` and `explain` go on calling them given up, and `ecr-relay copy IMAGE` starts one over.
+
+    With an ID go the other letters of the same image and destination. What arrives meanwhile stays.
 
     \b
     Examples:
       ecr-relay dlq purge 3f2c9a1e
       ecr-relay dlq purge --repository team/app --yes
+      ecr-relay dlq purge --all
     """
-    options.wants_one(not (ids and repository), "give IDs or --repository, not both")
-    from ecr_relay.operate import deadletters
+    options.wants_dead_letters(ids, repository, all_)
     from ecr_relay.operate import redrive as operate
 
     deployment = options.deployment()
-    if not yes:
-        found = len(ids) or deadletters.waiting(deployment)
-        what = f"the dead letters of {repository}" if repository else screen.count(found, "dead letter")
+
+    def agree(chosen: "Chosen") -> None:
+        what = screen.count(len(chosen.letters), "dead letter") + (f" of {repository}" if repository else "")
+        what += f"{_along(chosen.along)}," if chosen.along else ""
         click.confirm(f"{deployment.stack}: delete {what} for good?", abort=True, err=True)
-    answer = operate.purge(deployment, ids=ids, repository=repository)
-    screen.emit(answer, lambda console: screen.say(console, f"{screen.count(answer.deleted, 'dead letter')} deleted"))
+
+    answer = operate.purge(deployment, ids=ids, repository=repository, agree=None if yes else agree)
+    deleted = f"{screen.count(answer.deleted, 'dead letter')} deleted{_along(answer.along)}"
+    screen.emit(answer, lambda console: screen.say(console, deleted))
+
+
+def _along(count: int) -> str:
+    return f", {count} of them taken along as the same image's" if count else ""
