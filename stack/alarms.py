@@ -46,6 +46,7 @@ class Alarms(Construct):
         super().__init__(scope, id)
         self.topic = self._topic(deployment)
         self.alarms: list[cloudwatch.Alarm] = []
+        self._runbook = deployment.runbook_url or RUNBOOK
         self._queues(queues)
         self._functions(consumer, reconcile)
         self._relay(deployment, queues.copy)
@@ -205,7 +206,7 @@ class Alarms(Construct):
             self,
             id,
             alarm_name=f"{stack}-{id}",
-            alarm_description=f"{stack}: {text} Runbook: {RUNBOOK}#{id.lower()}",
+            alarm_description=f"{stack}: {text} Runbook: {self._runbook}#{id.lower()}",
             metric=metric,
             threshold=threshold,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -17,11 +17,15 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+_SUGGESTED: Final = 2
+"""Regions: one letter that is wrong may be of two that are as close."""
+
+
 def _known_region(region: str) -> str:
     if region not in PARTITION_OF_REGION:
-        close = get_close_matches(region, PARTITION_OF_REGION, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"{region!r} is no AWS region; {hint}allowed: {', '.join(PARTITION_OF_REGION)}")
+        close = get_close_matches(region, PARTITION_OF_REGION, n=_SUGGESTED)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "allowed: those with ECR, as 'us-east-1'"
+        raise ValueError(f"{region!r} is no AWS region; {hint}")
     return region
 
 

@@ -1,5 +1,6 @@
 """`[deployment]`: how the relay runs; a change here needs a deployment."""
 
+import re
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -24,6 +25,14 @@ def _proxy(url: str) -> str:
         raise ValueError("a user and a password have no place in this file; let the proxy admit the relay's network")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ValueError(f"{url!r} is no proxy; allowed: such as 'http://proxy.example.com:3128'")
+    return url
+
+
+def _runbook(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or "#" in url or re.search(r"\s", url):
+        example = "'https://git.example.com/ecr-relay/docs/operating.md'"
+        raise ValueError(f"{url!r} is no page by https without a #; allowed: such as {example}")
     return url
 
 
@@ -118,6 +127,11 @@ class Deployment(Table):
         pattern=r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}$",
         description="an existing SNS topic for the alarms, which must let CloudWatch publish; default: one of the "
         "stack's own",
+    )
+    runbook_url: Annotated[str, Field(max_length=400), AfterValidator(_runbook)] | None = Field(
+        default=None,
+        description="where you read operating.md, such as your repository's page of it; alarms link their part of it. "
+        "Default: they name the file",
     )
     alarm_lag_minutes: int = Field(
         default=30, ge=1, le=10_080, description="a push that waits, or took, longer is an alarm"

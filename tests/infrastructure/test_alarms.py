@@ -114,6 +114,13 @@ def test_every_alarm_says_what_to_do_and_where_the_runbook_says_more(example: Sy
     assert {heading for heading in headings.values() if re.match(r"\w+Alarm\b", heading)} == set(alarms(example))
 
 
+def test_an_alarm_links_the_runbook_where_it_is_read(out: Path) -> None:
+    url = "https://git.example.com/ecr-relay/blob/main/docs/operating.md?plain=1"
+    synthesized = synthesize(BASE + f'deployment = {{ runbook_url = "{url}" }}', out)
+    for name, alarm in alarms(synthesized).items():
+        assert alarm["AlarmDescription"].endswith(f" Runbook: {url}#{name.lower()}")
+
+
 def test_only_over_tls_and_only_by_this_accounts_alarms(example: Synthesized) -> None:
     topic = example.output("AlarmTopic")
     _, policy = example.one("AWS::SNS::TopicPolicy")

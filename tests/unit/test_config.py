@@ -63,7 +63,15 @@ def test_the_parameter_holds_the_whole_configuration() -> None:
     [
         (
             ('region = "us-east-1"', 'region = "us-east1"'),
-            "relay.toml: source.region: 'us-east1' is no AWS region; did you mean 'us-east-1'? allowed: af-south-1, ",
+            "relay.toml: source.region: 'us-east1' is no AWS region; did you mean 'us-east-1' or 'us-west-1'?",
+        ),
+        (
+            ('region = "us-east-1"', 'region = "us-eest-1"'),
+            "relay.toml: source.region: 'us-eest-1' is no AWS region; did you mean 'us-west-1' or 'us-east-1'?",
+        ),
+        (
+            ('region = "us-east-1"', 'region = "moon"'),
+            "relay.toml: source.region: 'moon' is no AWS region; allowed: those with ECR, as 'us-east-1'",
         ),
         (
             ('prefix = "mirror"', 'prefx = "mirror"'),
@@ -205,6 +213,10 @@ NETWORK = '[deployment.network]\nvpc_id = "vpc-0123456789abcdef0"\nsubnet_ids = 
             "deployment.no_proxy[0]: 'a b' does",
         ),
         ('[deployment]\nno_proxy = [".internal"]', "deployment: no_proxy goes with https_proxy"),
+        *(
+            (f'[deployment]\nrunbook_url = "{url}"', f"deployment.runbook_url: {url!r} is no page by https without a #")
+            for url in ("http://wiki.example.com/relay", "docs/operating.md", "https://a.b/c#lag", "https://me:x@a.b/c")
+        ),
         (
             '[deployment]\nhttps_proxy = "proxy:3128"',
             "deployment.https_proxy: 'proxy:3128' is no proxy",
