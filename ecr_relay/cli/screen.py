@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ecr_relay.operate.sync import Step
 
 WIDTH: Final = 80
+TOLD_S: Final = 10.0
+"""Between two lines that say how far something is, where no bar can."""
 _TO: Final = "to"
 _TO_WIDTH: Final = 16
 STYLES: Final = {
@@ -72,6 +75,11 @@ def write(text: str, *, end: str = "\n") -> None:
         raise ReaderGone from None
 
 
+def tell(line: str) -> None:
+    """To stderr: what is to know while a command goes on."""
+    click.echo(f"ecr-relay: {line}", err=True)
+
+
 def say(console: "Console", text: "str | Text", *, style: str = "") -> None:
     """A line as it is: a terminal wraps it, a pipe gets it whole."""
     console.print(text, style=style, soft_wrap=True)
@@ -79,11 +87,11 @@ def say(console: "Console", text: "str | Text", *, style: str = "") -> None:
 
 def table(*columns: str, fold: Iterable[str] = (), right: Iterable[str] = ()) -> "Table":
     """Without frames. Columns in `fold` take what room is left and wrap; nothing is cut off. `to` is a destination,
-    whose name may be long: it leaves room for the image.
+    whose name may be long: it leaves room for the image. On less than 80 columns all of them wrap.
     """
-    from rich.table import Table
+    from ecr_relay.cli.noted import NotedTable
 
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), expand=False)
+    made = NotedTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), expand=False)
     for name in columns:
         made.add_column(
             name.upper(),
@@ -145,10 +153,10 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def syncing() -> "Iterator[Callable[[Step], None]]":
-    """A progress bar on stderr for `sync`; only on a terminal."""
+    """How far a `sync` is, on stderr: a progress bar; off a terminal, lines."""
     screen = console(stderr=True)
     if not screen.is_terminal:
-        yield lambda _step: None
+        yield _telling()
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -157,23 +165,43 @@ def syncing() -> "Iterator[Callable[[Step], None]]":
         bar = progress.add_task("starting", total=None)
 
         def step(now: "Step") -> None:
-            record = now.reconcile
+            record, text = now.reconcile, _far(now)
             if record is None or record.status == "running":
-                compared = record.repositories if record else 0
-                progress.update(bar, description=f"comparing: {count(compared, 'repository')}", total=None)
+                progress.update(bar, description=text, total=None)
             else:
                 left = min(now.left, record.enqueued)
-                text = f"copying: {count(left, 'message')} left, {count(now.running, 'task')}"
                 progress.update(bar, description=text, total=record.enqueued or 1, completed=record.enqueued - left)
 
         yield step
 
 
-def two_lines(first: str, second: str) -> "RenderableType":
-    """A name, and below it what there is to say, with all the column's room."""
-    from rich.text import Text
+def _far(now: "Step") -> str:
+    record = now.reconcile
+    if record is None or record.status == "running":
+        return f"comparing: {count(record.repositories if record else 0, 'repository')}"
+    left = min(now.left, record.enqueued)
+    return f"copying: {count(left, 'message')} left, {count(now.running, 'task')}"
 
-    return Text.assemble(first, "\n", (second, "dim"))
+
+def _telling() -> "Callable[[Step], None]":
+    """Says how far it is when that has changed, but not before `TOLD_S` have gone by: a short one needs no word."""
+    told, at = "", time.monotonic()
+
+    def step(now: "Step") -> None:
+        nonlocal told, at
+        text = _far(now)
+        if text != told and time.monotonic() - at >= TOLD_S:
+            tell(text)
+            told, at = text, time.monotonic()
+
+    return step
+
+
+def two_lines(first: str, second: str) -> "RenderableType":
+    """In a row of `table`: a name, and below the row what there is to say, as wide as the screen."""
+    from ecr_relay.cli.noted import Noted
+
+    return Noted(first, second)
 
 
 def short(digest: str | None) -> str:
@@ -227,8 +255,8 @@ def task(arn_or_id: str | None) -> str:
     return "-" if arn_or_id is None else arn_or_id[:8]
 
 
-def cut(text: str, length: int = 160) -> str:
-    """For overviews; the whole is a `dlq show` or `explain` away."""
+def cut(text: str, length: int = 320) -> str:
+    """For overviews, with room for digests: the point comes last. The whole is a `dlq show` or `explain` away."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -135,9 +135,12 @@ def sync(
     """Start one; if one is on already, another follows it, and that is the one that counts.
 
     `wait`: until it is done and every copy that it enqueued has ended. Raises RelayError when the function fails, or
-    when `timeout` (seconds) is over; the sync itself goes on then.
+    when `timeout` (seconds) is over; the sync itself goes on then. Starts nothing that is to be waited for while the
+    relay or a destination is paused: whose messages are left in the queue, SQS does not say.
     """
     deadline = Deadline(timeout)
+    if wait:
+        _refuse_paused(deployment, "nothing was started: resume, or sync without --wait")
     before = _progress(deployment)
     invocation = _Invocation(deployment, Request(repositories=tuple(repositories)))
     patience = Deadline(None if wait else ANSWER_S)
@@ -177,18 +180,19 @@ def _follow(deployment: Deployment, record: ProgressRecord, deadline: Deadline, 
         step(now)
         quiet = quiet + 1 if now.left + now.running == 0 else 0
         if not quiet:
-            _refuse_paused(deployment)
+            _refuse_paused(deployment, "the sync was started, and goes on by itself")
         deadline.check()
         time.sleep(POLL_S)
     return Synced(status="done", reconcile=reconcile(record), waited=True, failed=_dead_letters(deployment, record))
 
 
-def _refuse_paused(deployment: Deployment) -> None:
-    """Raises RelayError where messages wait that nothing will end."""
+def _refuse_paused(deployment: Deployment, stands: str) -> None:
+    """Raises RelayError where messages wait that nothing will end. `stands`: what has become of the sync."""
     if may_consume(deployment) is False:
-        raise RelayError("the relay is paused, so no copy will end; `ecr-relay resume`")
+        raise RelayError(f"the relay is paused, so no copy will end (`ecr-relay resume`); {stands}")
     for name in paused(deployment):
-        raise RelayError(f"{name} is paused, so copies to it will not end; `ecr-relay resume --destination {name}`")
+        resume = f"`ecr-relay resume --destination {name}`"
+        raise RelayError(f"{name} is paused, so copies to it will not end ({resume}); {stands}")
 
 
 def _dead_letters(deployment: Deployment, record: ProgressRecord) -> list[DeadLetter]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ecr_relay.cli import screen
 from ecr_relay.config import RelayConfig
 from ecr_relay.errors import Permanent
 from ecr_relay.operate import sync as operate
@@ -178,18 +179,66 @@ def test_wait_gives_up_when_its_time_is_over_and_the_sync_goes_on(office: Office
     assert office.depth(office.queue_url) == 1
 
 
-def test_wait_while_paused_says_so(office: Office) -> None:
-    office.world.source.push("team/app", "one", "1.0")
-    office.plane.mappings[MAPPING]["State"] = "Disabled"
-    result = office.run("sync", "--wait")
-    assert (result.exit_code, "paused" in result.stderr) == (1, True)
+def pause(office: Office, what: str) -> None:
+    if what == "relay":
+        office.plane.mappings[MAPPING]["State"] = "Disabled"
+    else:
+        office.run("pause", "--destination", what)
 
 
-def test_wait_while_a_destination_is_paused_says_so(office: Office) -> None:
+PAUSED = [
+    ("relay", "the relay is paused, so no copy will end (`ecr-relay resume`)"),
+    ("west", "west is paused, so copies to it will not end (`ecr-relay resume --destination west`)"),
+]
+
+
+@pytest.mark.parametrize(("what", "said"), PAUSED)
+def test_wait_while_paused_starts_nothing(office: Office, what: str, said: str) -> None:
     office.world.source.push("team/app", "one", "1.0")
-    office.run("pause", "--destination", "west")
+    pause(office, what)
     result = office.run("sync", "--wait")
-    assert (result.exit_code, "resume --destination west" in result.stderr) == (1, True)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"ecr-relay: {said}; nothing was started: resume, or sync without --wait\n"
+    assert office.json("status")["reconcile"] is None
+    assert office.json("sync")["reconcile"]["enqueued"] == 1
+
+
+@pytest.mark.parametrize(("what", "said"), PAUSED)
+def test_paused_while_it_is_waited_for_the_sync_goes_on(office: Office, what: str, said: str) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+
+    def pausing(payload: dict[str, Any]) -> dict[str, Any]:
+        pause(office, what)
+        return office.reconcile(payload)
+
+    office.plane.functions["reconcile"] = pausing
+    result = office.run("sync", "--wait", "--timeout", "30")
+    assert result.exit_code == 1
+    assert result.stderr == f"ecr-relay: {said}; the sync was started, and goes on by itself\n"
+
+
+def test_off_a_terminal_a_line_says_how_far_it_is(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "TOLD_S", 0)
+    office.world.source.push("team/app", "one", "1.0")
+    office.world.source.push("team/other", "two", "2.0")
+    result = office.run("sync", "--wait", "--timeout", "2")
+    lines = result.stderr.splitlines()
+    assert lines[0] == "ecr-relay: comparing: 0 repositories"
+    assert lines[-2] == "ecr-relay: copying: 2 messages left, 0 tasks"
+    assert len(lines) == len(set(lines))
+    monkeypatch.setattr(screen, "TOLD_S", 10)
+    assert office.run("sync").stderr == ""
+
+
+def test_interrupted_it_says_that_the_sync_goes_on(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(operate, "depth", interrupted)
+    office.world.source.push("team/app", "one", "1.0")
+    result = office.run("sync", "--wait")
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "ecr-relay: the sync goes on by itself; `ecr-relay status` shows how far it is"
 
 
 def test_a_plan_counts_what_rules_select_and_no_children(office: Office) -> None:

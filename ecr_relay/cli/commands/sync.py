@@ -39,7 +39,9 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
     retagged, and how many are equal, or only there. What is equal is not copied again, and what is only there stays.
 
     --wait ends when the sync is done and the copy queue is empty with no copy running: on a busy relay that includes
-    what was pushed meanwhile.
+    what was pushed meanwhile. It is refused, and nothing is started, while the relay or a destination is paused. Off a
+    terminal, as in a pipeline's log, it says on stderr how far it is: a line when that changes, every ten seconds at
+    the most.
 
     \b
     Examples:
@@ -58,8 +60,12 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
         if plan.shortcomings:
             raise click.exceptions.Exit(1)
         return
-    with screen.syncing() as step:
-        answer = operate.sync(deployment, repositories, wait=wait, timeout=timeout, step=step)
+    try:
+        with screen.syncing() as step:
+            answer = operate.sync(deployment, repositories, wait=wait, timeout=timeout, step=step)
+    except KeyboardInterrupt:
+        screen.tell("the sync goes on by itself; `ecr-relay status` shows how far it is")
+        raise
     screen.emit(answer, lambda console: _synced(console, answer))
     if not answer.ok:
         raise click.exceptions.Exit(1)
