@@ -83,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _failed(error: Exception) -> int:
-    from ecr_relay.operate.failures import Unusable, sentence
+    from ecr_relay.operate.failures import is_usage, sentence
 
     if os.environ.get("ECR_RELAY_DEBUG"):
         traceback.print_exception(error)
@@ -95,7 +95,7 @@ def _failed(error: Exception) -> int:
         )
     for line in text.splitlines():
         click.echo(f"{NAME}: {line}", err=True)
-    return 2 if isinstance(error, Unusable) else 1
+    return 2 if is_usage(error) else 1
 
 
 def _forget_stdout() -> None:

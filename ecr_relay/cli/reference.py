@@ -64,7 +64,7 @@ directory that `local up --state DIR` was given. These options stand before or a
 |---|---|
 | 0 | fine |
 | 1 | failed: what went wrong is one line on stderr |
-| 2 | wrong usage, or input that cannot be used: a wrong file, an id that names nothing, an unknown destination |
+| 2 | wrong usage, or input that cannot be used: a wrong file, an id, destination or profile that is none, no region |
 | 130 | interrupted |
 | 141 | whoever read the output has closed it (`| head`) |
 

@@ -40,12 +40,15 @@ ENDPOINTS: Final = "endpoints.json"
 """What `local up` writes into its state directory."""
 
 _CLIENT: Final = Config(
-    connect_timeout=5,
-    read_timeout=30,
-    retries={"mode": "standard", "total_max_attempts": 4},
+    # Whoever looks at night is told within half a minute that nobody answers: three times this, and the pauses between.
+    connect_timeout=4,
+    read_timeout=8,
+    retries={"mode": "standard", "total_max_attempts": 3},
     max_pool_connections=20,
     user_agent_extra="ecr-relay",
 )
+_LONG: Final = _CLIENT.merge(Config(read_timeout=30))
+"""For a page of a log, and for what IAM has to work out."""
 _INVOKE: Final = Config(
     connect_timeout=5,
     read_timeout=930,  # the reconcile function's timeout is 900 s
@@ -121,7 +124,7 @@ class Deployment:
 
     @cached_property
     def logs(self) -> "CloudWatchLogsClient":
-        return boto3.client("logs", config=_CLIENT)
+        return boto3.client("logs", config=_LONG)
 
     @cached_property
     def functions(self) -> "LambdaClient":
@@ -130,7 +133,7 @@ class Deployment:
     def client(self, service: str, region: str | None = None) -> Any:
         """For the odd question to another service, or to another region of this account."""
         make: Any = boto3.client
-        return make(service, region_name=region, config=_CLIENT)
+        return make(service, region_name=region, config=_LONG if service == "iam" else _CLIENT)
 
     @cached_property
     def invoker(self) -> "LambdaClient":

@@ -1,6 +1,7 @@
 """Block until an image is at a destination, for those that must not deploy before."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
@@ -9,11 +10,13 @@ from pydantic import Field
 
 from ecr_relay import rules
 from ecr_relay.config import Destination, RelayConfig
-from ecr_relay.errors import CopyError, Missing, RelayError, Transient
+from ecr_relay.errors import CopyError, Missing, RelayError
 from ecr_relay.images import Reference
 from ecr_relay.ledger import Target
 from ecr_relay.operate.deployment import Deployment
-from ecr_relay.operate.explain import ask_source
+from ecr_relay.operate.explain import ask_source, held
+from ecr_relay.operate.failures import is_passing
+from ecr_relay.operate.patience import Patience
 from ecr_relay.operate.shapes import Deadline, Shape, TimeOver, at
 
 POLL_S: Final = 2.0
@@ -32,20 +35,29 @@ class Arrived(Shape):
     seen_at: datetime | None
 
 
-def wait(deployment: Deployment, image: Reference, destination: str, timeout: float | None) -> Arrived:
+def wait(
+    deployment: Deployment,
+    image: Reference,
+    destination: str,
+    timeout: float | None,
+    *,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Arrived:
     """The destination's own answer counts, not the ledger's: it may have had the image before there was a relay.
 
     A tag is waited for until the destination has there what the source has. Raises RelayError when the source does not
     have it, when the rules do not have it copied there, when its copy is given up, or when `timeout` (seconds) is over.
+    A network that is away is none of these: it is told by `say`, as is what else makes it last.
     """
     deployment.destinations(destination)
     there = deployment.config.destination(destination)
     registry, name = deployment.relay.destination(there), there.repository(image.repository)
     deadline, grace = Deadline(timeout), Deadline(GRACE_S)
+    patience, told = Patience(say), False
     begun = deployment.ledger.clock()
     while True:
         digest: str | None = None
-        with suppress(Missing, Transient):  # an answer that fails once fails no pipeline: it is asked again
+        with suppress(Missing), patience.bearing():
             digest = _at_source(deployment, image)
             if (registry.resolve(name, image.tag) == digest) if image.tag else registry.has(name, digest):
                 return Arrived(
@@ -58,21 +70,30 @@ def wait(deployment: Deployment, image: Reference, destination: str, timeout: fl
                 )
             _refuse_unwanted(deployment.config, image, there)
         target = deployment.target(destination, image.repository)
-        given_up = _given_up(deployment, target, digest, image.tag) if digest else None
+        given_up: tuple[int, str] | None = None
+        with patience.bearing():
+            given_up = _given_up(deployment, target, digest, image.tag) if digest else None
         if given_up is not None and (given_up[0] >= begun or grace.over or deadline.over):
             raise RelayError(f"{image} was given up: {given_up[1]}")
         if deadline.over:
-            raise TimeOver(f"{image} is not at {destination} after {timeout:g} s; `ecr-relay explain {image}`")
+            why: str | None = None
+            with patience.bearing():
+                why = held(deployment, destination)
+            after = f"{image} is not at {destination} after {timeout:g} s"
+            raise TimeOver(f"{after}; {why}" if why else f"{after}; `ecr-relay explain {image}`")
+        if given_up is not None and not told:
+            told = True
+            say(f"{image} was given up before: {given_up[1]}; waiting {GRACE_S:g} s for what may start it over")
         time.sleep(POLL_S)
 
 
 def _at_source(deployment: Deployment, image: Reference) -> str:
-    """Raises Transient, or RelayError for what no waiting brings."""
+    """Raises CopyError for what passes, or RelayError for what no waiting brings."""
     try:
         digest = ask_source(deployment, image)
-    except Transient:
-        raise
     except CopyError as error:
+        if is_passing(error):
+            raise
         raise RelayError(f"the source cannot be asked for {image}: {type(error).__name__}: {error}") from error
     if digest is None:
         raise RelayError(f"the source does not have {image}, so it will not arrive")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -123,8 +124,10 @@ def test_without_credentials_region_or_profile() -> None:
     done = process("status", "--region", REGION)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("ecr-relay: no AWS credentials: log in")
-    assert process("status").stderr.startswith("ecr-relay: no AWS region: give --region")
-    assert "The config profile (nobody) could not be found" in process("status", "--profile", "nobody").stderr
+    done = process("status")
+    assert (done.returncode, done.stderr.partition(": give")[0]) == (2, "ecr-relay: no AWS region")
+    done = process("status", "--profile", "nobody")
+    assert (done.returncode, "The config profile (nobody) could not be found" in done.stderr) == (2, True)
 
 
 def test_a_terminal_without_utf_8(tmp_path: Path) -> None:
@@ -141,6 +144,23 @@ def test_where_nobody_answers() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("ecr-relay: http://127.0.0.1:1/ does not answer")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_who_accepts_and_never_answers_is_given_up_within_half_a_minute(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ecr_relay.operate.deployment import Deployment
+
+    deployment = Deployment.find("ecr-relay")
+
+    def longest(client: Any) -> float:
+        config = client.meta.config
+        return float(config.retries["total_max_attempts"] * max(config.connect_timeout, config.read_timeout))
+
+    quick = [deployment.sqs, deployment.ssm, deployment.ecs, deployment.functions, deployment.client("cloudformation")]
+    assert max(map(longest, quick)) <= 25
+    assert longest(deployment.logs) == longest(deployment.client("iam")) == 90
+    assert longest(deployment.invoker) > 900
 
 
 def test_a_stack_that_is_not_there_and_one_that_is_no_relays(office: Office) -> None:
@@ -238,7 +258,11 @@ def test_what_nobody_foresaw_is_a_sentence_and_on_demand_a_traceback(
         (NoRegionError(), "no AWS region"),
         (ProfileNotFound(profile="x"), "The config profile (x) could not be found"),
         (EndpointConnectionError(endpoint_url="http://x"), "http://x does not answer"),
-        (ConnectTimeoutError(endpoint_url="http://x"), "http://x does not answer"),
+        (ConnectTimeoutError(endpoint_url="http://x"), "http://x does not answer: is the region right, is there a net"),
+        (
+            EndpointConnectionError(endpoint_url="http://127.0.0.1:4/"),
+            "answer: does the local cloud still run? `ecr-re",
+        ),
         (ReadTimeoutError(endpoint_url="http://x"), "http://x took too long"),
         (ValueError("Invalid endpoint: nonsense"), "AWS_ENDPOINT_URL, or the profile's endpoint_url, is no URL"),
         (FileNotFoundError(2, "No such file or directory", "x.toml"), "x.toml: No such file or directory"),

@@ -201,6 +201,8 @@ def test_alarms_that_nobody_hears(office: Office, subscriptions: list[str], resu
     }
     found = checks(office)["alarm topic"]
     assert (found["result"], (found["remedy"] or "")[: len(remedy or "")]) == (result, remedy or "")
+    confirmed = sum(arn.startswith("arn:") for arn in subscriptions)
+    assert found["finding"] == f"subscriptions: {confirmed} confirmed, {len(subscriptions) - confirmed} not"
 
 
 @pytest.mark.parametrize("clusters", [[], [{"status": "INACTIVE"}]])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, SSLError
 
 from ecr_relay.config import NewRepository, RelayConfig
 from ecr_relay.errors import Permanent, RegistryDown, Transient
@@ -341,7 +342,7 @@ def test_wait_fails_at_once_when_the_copy_is_given_up(office: Office, monkeypatc
     office.bury(event)
     result = office.run("wait", "team/app:1.0", "--destination", "west", "--timeout", "30")
     assert result.exit_code == 1
-    assert result.stderr == "ecr-relay: team/app:1.0 was given up: Permanent: manifest invalid\n"
+    assert result.stderr.endswith("ecr-relay: team/app:1.0 was given up: Permanent: manifest invalid\n")
 
 
 def test_wait_says_that_it_was_given_up_when_its_time_is_over_before_the_grace(office: Office) -> None:
@@ -399,6 +400,69 @@ def test_wait_outlasts_an_answer_that_fails_once(office: Office) -> None:
     office.world.source.fail = [RegistryDown("token has expired")]
     result = office.run("wait", "team/app:1.0", "--destination", "west")
     assert (result.exit_code, "the source cannot be asked for team/app:1.0" in result.stderr) == (1, True)
+
+
+def gone(text: str = "registry") -> RegistryDown:
+    """As a registry of AWS's is when there is no network."""
+    error = RegistryDown(f"ECR BatchGetImage of {text}: no connection")
+    error.__cause__ = EndpointConnectionError(endpoint_url="https://api.ecr")
+    return error
+
+
+def test_wait_outlasts_an_outage_of_the_network_and_says_so(office: Office) -> None:
+    copied(office)
+    office.world.source.fail = [gone("source"), gone("source")]
+    office.world.west.fail = [gone("west")]
+    result = office.run("wait", "team/app:1.0", "--destination", "west")
+    assert result.exit_code == 0
+    assert result.stderr == "ecr-relay: ECR BatchGetImage of source: no connection; going on\n"
+
+
+def test_wait_outlasts_an_outage_of_aws(office: Office) -> None:
+    office.world.push("team/app", "one", "1.0")
+    asked: list[Any] = []
+
+    def away(arguments: Any) -> Any:
+        asked.append(arguments)
+        raise EndpointConnectionError(endpoint_url="https://dynamodb")
+
+    office.calls["GetItem"] = away
+    result = office.run("wait", "team/app:1.0", "--destination", "west", "--timeout", "0.1")
+    assert (result.exit_code, len(asked) > 2) == (1, True)
+    first, last = result.stderr.splitlines()
+    assert first == "ecr-relay: https://dynamodb does not answer: is the region right, is there a network?; going on"
+    assert last == "ecr-relay: team/app:1.0 is not at west after 0.1 s; `ecr-relay explain team/app:1.0`"
+
+
+@pytest.mark.parametrize("cause", [NoCredentialsError(), SSLError(endpoint_url="x", error=OSError("certificate"))])
+def test_wait_ends_at_once_by_what_does_not_pass(office: Office, cause: Exception) -> None:
+    copied(office)
+    refusal = RegistryDown("ECR: not to be asked")
+    refusal.__cause__ = cause
+    for registry in (office.world.source, office.world.west):
+        registry.fail = [refusal]
+        result = office.run("wait", "team/app:1.0", "--destination", "west")
+        assert (result.exit_code, "ECR: not to be asked" in result.stderr) == (1, True)
+
+
+def test_wait_says_that_it_is_paused(office: Office) -> None:
+    office.world.push("team/app", "one", "1.0")
+    arguments = ("wait", "team/app:1.0", "--destination", "west", "--timeout", "0.1")
+    office.run("pause", "--destination", "west")
+    told = office.run(*arguments).stderr
+    assert told.startswith("ecr-relay: team/app:1.0 is not at west after 0.1 s; it waits: west is paused since ")
+    office.plane.mappings[MAPPING]["State"] = "Disabled"
+    assert "after 0.1 s; it waits: the relay is paused; `ecr-relay resume`" in office.run(*arguments).stderr
+
+
+def test_wait_says_that_it_was_given_up_before(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "GRACE_S", 0.1)
+    _, event = office.world.push("team/app", "one", "1.0")
+    office.world.skopeo.fail = [Permanent("manifest invalid")]
+    office.bury(event)
+    first, last = office.run("wait", "team/app:1.0", "--destination", "west").stderr.splitlines()
+    assert first.startswith("ecr-relay: team/app:1.0 was given up before: Permanent: manifest invalid; waiting 0.1 s")
+    assert last == "ecr-relay: team/app:1.0 was given up: Permanent: manifest invalid"
 
 
 def test_wait_for_what_will_never_come(office: Office) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
+from ecr_relay.cli import screen
 from ecr_relay.config import RelayConfig
 from ecr_relay.errors import RegistryDown, Transient
 from ecr_relay.ledger import Target, now_ms
@@ -37,13 +39,13 @@ def copied(office: Office, repository: str, *tags: str, content: str = "") -> st
     return digest
 
 
-def failed(office: Office, repository: str, count: int, destination: str = "west") -> str:
+def failed(office: Office, repository: str, count: int, destination: str = "west", error: str = "blob lost") -> str:
     digest = office.world.source.push(repository, f"{repository} broken", "9")
     target = Target(SOURCE, destination, repository)
     digests = office.world.ledger.digests
     for number in range(count):
         assert digests.claim(digests.get(target, digest), f"run-{number}", now_ms())
-        assert digests.fail(target, digest, f"run-{number}", Transient("blob lost"))
+        assert digests.fail(target, digest, f"run-{number}", Transient(error))
     return digest
 
 
@@ -227,6 +229,28 @@ def test_a_long_name_of_a_destination_leaves_room_for_the_image(monkeypatch: pyt
             assert any(line.startswith("team/application") for line in lines)
 
 
+NOT_FOUND = f"reading blob sha256:{'5' * 64}: Error fetching blob: invalid status code from registry 404 (Not Found)"
+
+
+def test_an_error_is_said_below_its_row_to_its_end(office: Office) -> None:
+    for name in ("team/app", "team/other"):
+        failed(office, name, 3, error=NOT_FOUND)
+    lines = [line.rstrip() for line in office.run("status").stdout.splitlines()]
+    assert max(map(len, lines)) <= 80
+    for name in ("team/app", "team/other"):
+        [row] = [number for number, line in enumerate(lines) if line.startswith(f"{name}@")]
+        assert " ".join(part.strip() for part in lines[row + 1 : row + 4]) == f"Transient: {NOT_FOUND}"
+
+
+def test_on_a_narrow_screen_no_column_vanishes(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed(office, "team/application", 1, error=NOT_FOUND)
+    monkeypatch.setattr(screen, "WIDTH", 40)
+    for command in ("images", "status"):
+        lines = office.run(command).stdout.splitlines()
+        assert max(map(len, lines)) <= 40, command
+        assert any(line.startswith(("team/", "team/applicat")) for line in lines), command
+
+
 def test_failures_of_yesterday_are_not_shown(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(office, "team/app", 3)
     monkeypatch.setattr(operate, "FAILURES_MS", -1000)
@@ -264,6 +288,28 @@ def test_watch_prints_a_line_of_json_each_time(office: Office, monkeypatch: pyte
     naps = iter((None,))
     result = office.run("status", "--watch")
     assert (result.exit_code, result.stdout.count("dead letters")) == (130, 2)
+
+
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_watch_outlasts_an_outage_and_says_so(
+    office: Office, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    errors: list[Exception] = [EndpointConnectionError(endpoint_url="https://sqs")] * 2
+    errors.append(ClientError({"Error": {"Code": "AccessDenied", "Message": "not you"}}, "GetQueueAttributes"))
+
+    def nap(_seconds: float) -> None:
+        office.calls["GetQueueAttributes"] = refusing
+
+    def refusing(_arguments: Any) -> Any:
+        raise errors[0] if len(errors) == 1 else errors.pop(0)
+
+    monkeypatch.setattr("ecr_relay.cli.commands.observe.time.sleep", nap)
+    result = office.run("status", "--watch", *arguments)
+    assert (result.exit_code, result.stdout.count("dead")) == (1, 2 if arguments else 1)
+    assert result.stderr.splitlines() == [
+        "ecr-relay: https://sqs does not answer: is the region right, is there a network?; going on",
+        "ecr-relay: no permission for GetQueueAttributes: not you",
+    ]
 
 
 def test_images_by_repository(office: Office) -> None:

@@ -141,9 +141,10 @@ def wait(image: "Reference", destination: str, timeout: float) -> None:
     """Block until IMAGE is at a destination.
 
     It is for pipelines that must not deploy before. What counts is the destination's own answer: the tag there has
-    the digest that the source's tag has, or the digest is there. Exit status 1, with the reason, at once when no rule
-    has it copied there, when the copy is given up, or when the time is over. What was given up before may be starting
-    over, by a new push or a redrive, so it is waited for half a minute.
+    the digest that the source's tag has, or the digest is there. Exit status 1, with the reason, at once when the
+    source does not have it or no rule has it copied there, when the copy is given up, or when the time is over. What
+    was given up before may be starting over, by a new push or a redrive, so it is waited for half a minute. A registry
+    or network that is away for a while is said on stderr, and ends nothing.
 
     \b
     Example:
@@ -152,5 +153,5 @@ def wait(image: "Reference", destination: str, timeout: float) -> None:
     from ecr_relay.operate import wait as operate
 
     with screen.counting(f"waiting for {image}"):
-        answer = operate.wait(options.deployment(), image, destination, timeout)
+        answer = operate.wait(options.deployment(), image, destination, timeout, say=screen.tell)
     screen.emit(answer, lambda console: screen.say(console, answer.image))

@@ -53,6 +53,8 @@ def up(state: Path | None, config: Path | None, secrets: Path | None) -> None:
       username = "me"
       password = "..."
 
+    Each start is a new cloud: other ports, empty registries, queues and ledger. What an earlier one held is gone.
+
     Push to source_registry with any client (skopeo, crane, docker, oras), and the image appears in every destination.
 
     \b

@@ -26,7 +26,8 @@ def status(repository: str | None, watch: bool, interval: float) -> None:
     Queue depths are SQS's, who counts about. Bytes are what a task's copies have written, as it said within the last
     20 seconds; layers that are there already are not written. Lag is from push to arrival. Failures are those of the
     last day; what was given up is a dead letter, too (`ecr-relay dlq list`), until that is purged. A destination that
-    refuses as a whole is shown with its reason; its messages wait, and use up no attempt.
+    refuses as a whole is shown with its reason; its messages wait, and use up no attempt. --watch goes on through an
+    outage of the network.
 
     \b
     Examples:
@@ -41,24 +42,34 @@ def status(repository: str | None, watch: bool, interval: float) -> None:
         answer = operate.status(deployment, repository)
         screen.emit(answer, lambda console: console.print(_status(answer)))
         return
-    if options.json_wanted():
-        while True:
-            screen.write(operate.status(deployment, repository).model_dump_json())
-            time.sleep(interval)
+    from ecr_relay.operate.patience import Patience
+
     console = screen.console()
-    if not console.is_terminal:
+    if options.json_wanted() or not console.is_terminal:
+        patience = Patience(screen.tell)
         while True:
-            console.print(_status(operate.status(deployment, repository)))
-            console.print()
+            with patience.bearing():
+                answer = operate.status(deployment, repository)
+                if options.json_wanted():
+                    screen.write(answer.model_dump_json())
+                else:
+                    console.print(_status(answer))
+                    console.print()
             time.sleep(interval)
+    from rich.console import Group
     from rich.live import Live
 
-    with Live(
-        _status(operate.status(deployment, repository)), console=console, screen=True, auto_refresh=False
-    ) as live:
+    patience = Patience(lambda _line: None)  # it is on the screen
+    shown: RenderableType = ""
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
+            with patience.bearing():
+                shown = _status(operate.status(deployment, repository))
+            if patience.trouble is None:
+                live.update(shown, refresh=True)
+            else:
+                live.update(Group(screen.styled(f"not as it is now: {patience.trouble}", "red"), shown), refresh=True)
             time.sleep(interval)
-            live.update(_status(operate.status(deployment, repository)), refresh=True)
 
 
 def _status(answer: "Status") -> "RenderableType":

@@ -135,7 +135,7 @@ def alarm_topic(deployment: Deployment) -> Iterator[Check]:
         yield Check(
             name="alarm topic",
             result="fine" if confirmed and not pending else "warning",
-            finding=f"{confirmed} subscriptions confirmed, {pending} not",
+            finding=f"subscriptions: {confirmed} confirmed, {pending} not",
             remedy="Follow the link in the mail that SNS has sent"
             if pending
             else None
