@@ -87,10 +87,10 @@ def test_it_works_with_and_without_json(office: Office, name: str) -> None:
         assert set(json.loads(shown.stdout)) == set(answers[0].model_fields)
 
 
-WAYS: tuple[tuple[Exception, str], ...] = (
-    (NoCredentialsError(), "no AWS credentials: log in"),
-    (NoRegionError(), "no AWS region: give --region"),
-    (EndpointConnectionError(endpoint_url="https://x.eu-nowhere-1.amazonaws.com"), "is the region right"),
+WAYS: tuple[tuple[Exception, str, int], ...] = (
+    (NoCredentialsError(), "no AWS credentials: log in", 1),
+    (NoRegionError(), "no AWS region: give --region", 2),
+    (EndpointConnectionError(endpoint_url="https://x.eu-nowhere-1.amazonaws.com"), "is the region right", 1),
 )
 
 
@@ -107,9 +107,9 @@ class _Denied(dict[str, Any]):
 @pytest.mark.parametrize("name", REMOTE)
 def test_it_fails_in_a_sentence(office: Office, name: str) -> None:
     found = office.calls.copy()
-    for error, words in WAYS:
+    for error, words, status in WAYS:
         office.calls["DescribeStacks"] = raising(error)
-        assert failed(run(office, name), words)
+        assert failed(run(office, name), words, status)
     office.calls = found
     assert failed(run(office, name, "--stack", "other"), "no stack 'other' in region")
     office.calls = _Denied()
@@ -123,9 +123,9 @@ def test_it_fails_in_a_sentence(office: Office, name: str) -> None:
     assert (result.exit_code, result.stdout, result.stderr.strip()) == (130, "", "")
 
 
-def failed(result: Any, words: str) -> bool:
-    """One line on stderr, nothing on stdout, exit status 1."""
-    assert (result.exit_code, result.stdout) == (1, ""), result.output
+def failed(result: Any, words: str, status: int = 1) -> bool:
+    """One line on stderr, nothing on stdout, this exit status."""
+    assert (result.exit_code, result.stdout) == (status, ""), result.output
     assert result.stderr.startswith("ecr-relay: ")
     assert len(result.stderr.splitlines()) == 1, result.stderr
     return words in result.stderr

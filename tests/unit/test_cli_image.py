@@ -402,7 +402,7 @@ def test_wait_outlasts_an_answer_that_fails_once(office: Office) -> None:
     assert (result.exit_code, "the source cannot be asked for team/app:1.0" in result.stderr) == (1, True)
 
 
-def gone(text: str = "registry") -> RegistryDown:
+def unreachable(text: str) -> RegistryDown:
     """As a registry of AWS's is when there is no network."""
     error = RegistryDown(f"ECR BatchGetImage of {text}: no connection")
     error.__cause__ = EndpointConnectionError(endpoint_url="https://api.ecr")
@@ -411,8 +411,8 @@ def gone(text: str = "registry") -> RegistryDown:
 
 def test_wait_outlasts_an_outage_of_the_network_and_says_so(office: Office) -> None:
     copied(office)
-    office.world.source.fail = [gone("source"), gone("source")]
-    office.world.west.fail = [gone("west")]
+    office.world.source.fail = [unreachable("source"), unreachable("source")]
+    office.world.west.fail = [unreachable("west")]
     result = office.run("wait", "team/app:1.0", "--destination", "west")
     assert result.exit_code == 0
     assert result.stderr == "ecr-relay: ECR BatchGetImage of source: no connection; going on\n"
