@@ -64,7 +64,7 @@ def sync(repositories: tuple[str, ...], dry_run: bool, wait: bool, timeout: floa
         with screen.syncing() as step:
             answer = operate.sync(deployment, repositories, wait=wait, timeout=timeout, step=step)
     except KeyboardInterrupt:
-        screen.tell("the sync goes on by itself; `ecr-relay status` shows how far it is")
+        screen.tell("a sync that was started goes on by itself; `ecr-relay status` shows how far it is")
         raise
     screen.emit(answer, lambda console: _synced(console, answer))
     if not answer.ok:
