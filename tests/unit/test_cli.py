@@ -319,7 +319,8 @@ def test_interrupted_is_130_without_a_word(office: Office, monkeypatch: pytest.M
 def test_a_real_interrupt_ends_a_real_process(office: Office) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": REGION}
     script = (
-        "import time, ecr_relay.operate.deployment as d\n"
+        "import signal, time, ecr_relay.operate.deployment as d\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in what a shell runs in the background
         f"d.Deployment.find = lambda *_: print('there', flush=True) or time.sleep(30)\n{RUN}"
     )
     environ = {**os.environ, **keys}
