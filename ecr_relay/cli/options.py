@@ -164,12 +164,14 @@ def repository_option(text: str) -> Callable[[_F], _F]:
     return click.option("--repository", metavar="R", help=text)
 
 
-def wants_dead_letters(ids: tuple[str, ...], repository: str | None, all_: bool) -> None:
-    """Wrong usage unless they are named in one way; an ID that a script left empty is none, and no beginning of all."""
+def wants_dead_letters(ids: tuple[str, ...], repository: str | None, all_: bool, *, asked: bool = False) -> None:
+    """Wrong usage unless they are named in one way, or in none where the operator is `asked` about all; what a script
+    left empty is no name, and no beginning of all."""
     given = bool(ids) + (repository is not None) + all_
-    wants_one(given > 0, "name the dead letters: give IDs, --repository, or --all")
-    wants_one(given == 1, "give only one of IDs, --repository and --all")
+    wants_one(given > 0 or asked, "name the dead letters: give IDs, --repository, or --all")
+    wants_one(given <= 1, "give only one of IDs, --repository and --all")
     wants_one(all(ids), "an empty ID names no dead letter")
+    wants_one(repository != "", "an empty --repository names no dead letter")
 
 
 def wants_one(condition: bool, text: str) -> None:

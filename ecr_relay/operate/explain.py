@@ -181,7 +181,8 @@ def _next(deployment: Deployment, image: Reference, destination: Destination, fa
             return f"run {facts.record.run} copies it"
         case "exhausted":
             return f"given up; mend what the error says, {again}"
-    if facts.found is None and (archived := _archived(deployment, image, destination, facts.digest)):
+    unseen = facts.found is None and facts.refusal is None
+    if unseen and (archived := _archived(deployment, image, destination, facts.digest)):
         return archived
     waits = held(deployment, destination.name)
     if waits is not None:

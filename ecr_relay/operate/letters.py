@@ -87,8 +87,9 @@ def named(letters: Sequence[Letter], ids: Sequence[str]) -> list[Letter]:
 
 
 def of_repositories(letters: Sequence[Letter], repository: str) -> list[Letter]:
-    """Those about a repository of the source that the glob `repository` matches."""
-    return [letter for letter in letters if globs.matches(getattr(parsed(letter), "repository", ""), [repository])]
+    """Those about a repository of the source that the glob `repository` matches; none that nobody can read."""
+    names = ((letter, getattr(parsed(letter), "repository", None)) for letter in letters)
+    return [letter for letter, name in names if name is not None and globs.matches(name, [repository])]
 
 
 def choose(

@@ -1,7 +1,9 @@
 """One image now: its message, put into the copy queue by hand."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import Field
 
 from ecr_relay import rules
@@ -22,7 +24,8 @@ class Ordered(Shape):
     destinations: list[str] = Field(description="each has a message of its own")
     forced: bool
     held: dict[str, str] = Field(
-        description="by destination: what keeps its message waiting, if anything does: paused, or refuses everything"
+        description="by destination: what keeps its message waiting, if anything does: paused, or refuses everything; "
+        "nothing where that may not be asked"
     )
 
 
@@ -48,7 +51,6 @@ def order(
     if not wanted:
         why = f"rules[{asked[0].index}] only observes {image}" if asked else f"no rule selects {image}"
         raise RelayError(f"{why}; `ecr-relay explain {image}`, `ecr-relay config show`")
-    waiting = {name: waits for name in wanted if (waits := held(deployment, name)) is not None}
     now = deployment.ledger.clock()
     deployment.queue.send(
         Envelope(
@@ -63,6 +65,9 @@ def order(
         )
         for name in wanted
     )
+    waiting: dict[str, str] = {}
+    with suppress(RelayError, ClientError, BotoCoreError):  # it is enqueued, also where nobody may ask what holds it
+        waiting = {name: waits for name in wanted if (waits := held(deployment, name)) is not None}
     return Ordered(
         repository=image.repository, tag=image.tag, digest=digest, destinations=wanted, forced=force, held=waiting
     )

@@ -14,7 +14,7 @@ from ecr_relay.messages import Envelope
 from ecr_relay.operate import wait as waiting
 from ecr_relay.tasks import LaunchRefused
 from tests.unit.conftest import ACCOUNT, CONFIG, REGION
-from tests.unit.office import LOG_GROUP, MAPPING, Office, opened
+from tests.unit.office import LOG_GROUP, MAPPING, Office, opened, refused
 
 SOURCE = f"{ACCOUNT}.{REGION}"
 RULES = [{"repositories": ["team/*"], "tags": ["*"], "exclude_tags": ["*-dev"]}]
@@ -219,6 +219,14 @@ def test_explain_with_registries_that_refuse(office: Office) -> None:
     assert office.run("explain", "team/app:1.0").exit_code == 0
 
 
+def test_explain_where_a_destination_may_not_be_asked(office: Office) -> None:
+    office.world.source.push("team/app", "one", "1.0")
+    office.world.west.fail = [Permanent("AccessDeniedException: not authorized")] * 2
+    found = place(office, "team/app:1.0")
+    assert "AccessDeniedException" in found["answer"]
+    assert found["next"].startswith("its message is on its way")
+
+
 @pytest.mark.parametrize("command", ["explain", "copy", "logs"])
 def test_what_is_no_image_is_wrong_usage(office: Office, command: str) -> None:
     for image in ("Team/App:1", "team/app@sha256:123", "team/app:-"):
@@ -297,7 +305,9 @@ def test_a_copy_that_will_wait_is_said_to(office: Office) -> None:
     office.run("pause")
     why = "it waits: the relay is paused; `ecr-relay resume`"
     assert office.json("copy", "team/app:1.0")["held"] == {"west": why}
-    assert office.depth(office.queue_url) == 2
+    office.calls["ListEventSourceMappings"] = refused("ServiceException", "ListEventSourceMappings")
+    assert office.json("copy", "team/app:1.0")["held"] == {}
+    assert office.depth(office.queue_url) == 3
 
 
 @pytest.mark.parametrize(

@@ -193,20 +193,21 @@ def redrive(ids: tuple[str, ...], all_: bool, repository: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.common
 def purge(ids: tuple[str, ...], all_: bool, repository: str | None, yes: bool) -> None:
-    """Delete dead letters for good. Asks first, with their number.
+    """Delete dead letters for good: those that are named, or all. Asks first, with their number.
 
     Their images are not copied by these messages any more; the next reconcile finds those that the source still has.
     `status` and `explain` go on calling them given up, and `ecr-relay copy IMAGE` starts one over.
 
-    With an ID go the other letters of the same image and destination. What arrives meanwhile stays.
+    With an ID go the other letters of the same image and destination. What arrives meanwhile stays. --yes wants them
+    named, all of them by --all, so that a name that a script left empty is not all.
 
     \b
     Examples:
+      ecr-relay dlq purge
       ecr-relay dlq purge 3f2c9a1e
       ecr-relay dlq purge --repository team/app --yes
-      ecr-relay dlq purge --all
     """
-    options.wants_dead_letters(ids, repository, all_)
+    options.wants_dead_letters(ids, repository, all_, asked=not yes)
     from ecr_relay.operate import redrive as operate
 
     deployment = options.deployment()
