@@ -8,10 +8,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 LOCAL := build/ministack/.ready
 SYSTEM := build/.system
-HOUR := tests/e2e/test_operators_hour.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test hour soak chaos lint format bench screens synth synth-forwarder image deploy deploy-forwarder local lock clean
+.PHONY: help demo test slow soak chaos lint format bench screens synth synth-forwarder image deploy deploy-forwarder local lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,11 +36,11 @@ $(LOCAL): $(READY) requirements/local.txt
 demo: $(LOCAL) ## the whole pipeline on this machine, on real images
 	@$(BIN)/python -m local.demo
 
-test: $(LOCAL) ## all tests but the operator's hour
-	$(BIN)/pytest --ignore $(HOUR)
+test: $(LOCAL) ## all tests but the slow ones
+	$(BIN)/pytest -m "not slow"
 
-hour: $(LOCAL) ## an operator's hour on the local cloud: two minutes, most of them backoffs
-	$(BIN)/pytest $(HOUR)
+slow: $(LOCAL) ## the slow ones, on the local cloud: an operator's hour, sixty pushes at once; three minutes
+	$(BIN)/pytest -m slow
 
 soak: $(READY) ## the model, for long: PROGRAMS=5000 SEED=1
 	ECR_RELAY_MODEL_PROGRAMS=$(PROGRAMS) $(BIN)/pytest -s --timeout 0 --hypothesis-seed=$(SEED) tests/model

@@ -80,6 +80,7 @@ def counted(cloud: LocalCloud, metric: str, **destination: str) -> float:
     return sum(float(point["Sum"]) for point in answer["Datapoints"])
 
 
+@pytest.mark.slow
 def test_an_operators_hour(cloud: LocalCloud, relay: Relay, operator: Operator, tmp_path: Path) -> None:
     repository = f"hour-{uuid.uuid4().hex[:8]}/app"
     image = f"{repository}:1.0"

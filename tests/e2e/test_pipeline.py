@@ -154,6 +154,7 @@ def test_a_tag_that_moves_away_and_back(relay: Relay) -> None:
         relay.arrives(f"{repository}:latest", made.manifest)
 
 
+@pytest.mark.slow
 def test_sixty_at_once_arrive_once_each_and_never_by_eleven_tasks(relay: Relay, clients: Clients) -> None:
     made = [images.single(relay.folder / str(number), uuid.uuid4().hex) for number in range(60)]
     names = [f"{relay.name()}:1.0" for _ in made]
