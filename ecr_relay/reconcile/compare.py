@@ -139,7 +139,9 @@ def _referrers(place: Place, source: list[Listed], there: list[Listed]) -> list[
 
 def _evicted(relay: Relay, place: Place, wanted: list[Wanted], there: list[Listed]) -> set[str]:
     digests = {one.digest for one in there}
-    missing = dict.fromkeys(one.digest for one in wanted if one.digest not in digests)
+    # A tag that names another image there was moved, and not removed: what it is to name is wanted anew.
+    moved = {one.digest for one in wanted if one.there is not None}
+    missing = dict.fromkeys(one.digest for one in wanted if one.digest not in digests | moved)
     records = Lookups(relay.ledger.table).digests((place.target, digest) for digest in missing)
     return {record.digest for record in records.values() if record.evicted}
 

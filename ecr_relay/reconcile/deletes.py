@@ -8,7 +8,7 @@ conditions: what has a tag, or what another index lists, stays.
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from uuid import uuid4
 
@@ -157,7 +157,7 @@ def _remove(relay: Relay, place: Place, one: Put) -> bool:
     if not place.destination.has(place.destination_repository, one.digest):
         record = relay.ledger.digests.get(place.target, one.digest)
         if record.status == "copied":
-            relay.ledger.digests.forget(record)
+            relay.ledger.digests.forget(replace(record, healed_at=None))  # by us, so it is no eviction
         for child in children:
             relay.ledger.digests.came_along(place.target, child)
     return True

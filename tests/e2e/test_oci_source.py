@@ -84,6 +84,7 @@ def signed(registry: DockerRegistry, repository: str, subject: str) -> tuple[str
     return by_tag, sbom
 
 
+@pytest.mark.slow
 def test_images_charts_and_what_refers_to_them_arrive(
     cloud: LocalCloud, registry: DockerRegistry, tmp_path: Path
 ) -> None:
@@ -115,6 +116,7 @@ def test_images_charts_and_what_refers_to_them_arrive(
     assert manifest(west, ("hub/other", "0.1.0")) is None
 
 
+@pytest.mark.slow
 def test_a_tag_that_moves_is_moved_by_the_next_poll(
     cloud: LocalCloud, registry: DockerRegistry, tmp_path: Path
 ) -> None:
@@ -125,6 +127,7 @@ def test_a_tag_that_moves_is_moved_by_the_next_poll(
         arrive(cloud.endpoints.destination_registries["west"], {("hub/team/app", "latest"): made.manifest})
 
 
+@pytest.mark.slow
 def test_no_password_is_told(cloud: LocalCloud) -> None:
     logs = "".join(path.read_text(errors="replace") for path in Path(cloud.endpoints.log_dir).glob("*"))
     assert "copied" in logs

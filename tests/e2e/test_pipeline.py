@@ -188,6 +188,7 @@ def test_sixty_at_once_arrive_once_each_and_never_by_eleven_tasks(relay: Relay, 
     assert relay.dead_letters() == []
 
 
+@pytest.mark.slow
 def test_a_lost_layer_is_three_attempts_and_a_dead_letter_while_its_neighbours_arrive(
     relay: Relay, no_reserve: None
 ) -> None:
@@ -206,6 +207,7 @@ def test_a_lost_layer_is_three_attempts_and_a_dead_letter_while_its_neighbours_a
     assert relay.manifest(relay.west, f"{broken}:1.0") is None
 
 
+@pytest.mark.slow
 def test_a_copier_that_is_killed_in_the_middle_costs_no_attempt(relay: Relay) -> None:
     size = 60_000_000
     made = images.single(relay.folder / "big", uuid.uuid4().hex, (size, size, 1000))

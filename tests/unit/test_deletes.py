@@ -240,6 +240,35 @@ def test_what_a_lifecycle_policy_removes_again_is_not_fought() -> None:
     assert reconcile(world)["evicted"] == 0
 
 
+def test_a_tag_that_is_rolled_back_again_is_no_eviction() -> None:
+    """A policy that expires what has no tag takes the image each time that its tag moves away."""
+    world = a_world({})
+    first = relayed(world, "old")["old"]
+    for number in range(2):
+        _, event = world.push("team/app", f"newer {number}", "old")
+        assert world.consume(world.delivery(event)) == []
+        world.west.delete("team/app", first)
+        world.source.push("team/app", "image old", "old")  # and its event is lost
+        world.clock.tick(DAY_MS / 1000)
+        counts = reconcile(world)
+        assert (counts["enqueued"], counts["evicted"]) == (1, 0)
+        assert world.west.content["team/app"].tags["old"] == first
+
+
+def test_what_was_removed_after_the_source_is_no_eviction_when_it_comes_back() -> None:
+    world = a_world(PROPAGATE)
+    digest = relayed(world, "old")["old"]
+    world.west.delete("team/app", digest, "old")
+    assert reconcile(world)["enqueued"] == 1  # healed once
+    world.source.delete("team/app", digest, "old")
+    reconcile(world)
+    assert a_day_later(world)["deleted"] == 1
+    world.source.push("team/app", "image old", "old")  # and its event is lost
+    counts = a_day_later(world)
+    assert (counts["enqueued"], counts["evicted"]) == (1, 0)
+    assert there(world) == {"old", "stays"}
+
+
 def test_what_an_archive_policy_archives_is_reported_and_not_fought(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     world = a_world({})
