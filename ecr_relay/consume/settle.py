@@ -65,7 +65,8 @@ def _tell(
             return True
         case Again(reason):
             body, envelope = delivery.body, subject.envelope
-            if envelope is not None and (subject.event is None or delivery.receives > 1):
+            whole = subject.event is not None and subject.event.tag is None  # its manifest says where it goes, too
+            if envelope is not None and not whole and (subject.event is None or delivery.receives > 1):
                 # As one that we let wait: what others send starts over, and this one may have failed attempts.
                 body = envelope.deferred(ledger.clock()).body()
             delay = queue.repeat(body)

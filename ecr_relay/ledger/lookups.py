@@ -3,7 +3,6 @@ nothing. Batches are read side by side."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from boto3.dynamodb.conditions import Key
@@ -25,20 +24,6 @@ _R = TypeVar("_R")
 _Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class TagRow:
-    """What the ledger knows of one tag at one destination."""
-
-    target: Target
-    tag: str
-    digest: str | None
-    verified_at: int | None
-    failed_at: int | None
-    error: str | None
-    gone_since: int | None = None
-    put: str | None = None
-
-
 class Lookups:
     """Safe to share between threads: it uses the table's client, not the resource."""
 
@@ -52,14 +37,14 @@ class Lookups:
         condition = Key("pk").eq(target.pk) & Key("sk").begins_with("D#")
         yield from map(record, self._query({}, KeyConditionExpression=condition))
 
-    def tags(self, targets: Iterable[Target]) -> dict[Target, list[TagRow]]:
-        """All tags of these repositories."""
+    def tags(self, targets: Iterable[Target]) -> dict[Target, dict[str, TagRecord]]:
+        """All tags of these repositories, by name."""
         wanted = list(dict.fromkeys(targets))
         return dict(zip(wanted, side_by_side(self._tags, wanted), strict=True))
 
-    def _tags(self, target: Target) -> list[TagRow]:
+    def _tags(self, target: Target) -> dict[str, TagRecord]:
         condition = Key("pk").eq(target.pk) & Key("sk").begins_with("T#")
-        return [tag_row(item) for item in self._query({}, KeyConditionExpression=condition)]
+        return {tags.name(item): tags.record(item) for item in self._query({}, KeyConditionExpression=condition)}
 
     def digests(self, wanted: Iterable[tuple[Target, str]]) -> dict[tuple[Target, str], DigestRecord]:
         """Those of them that there are."""
@@ -69,7 +54,7 @@ class Lookups:
     def tag_records(self, wanted: Iterable[tuple[Target, str]]) -> dict[tuple[Target, str], TagRecord]:
         """Those of them that there are."""
         items = self._get((target.pk, f"T#{tag}") for target, tag in wanted)
-        return {(Target.of(item["pk"]), item["sk"].removeprefix("T#")): tags.record(item) for item in items}
+        return {(Target.of(item["pk"]), tags.name(item)): tags.record(item) for item in items}
 
     def _get(self, keys: Iterable[_Key]) -> list[Item]:
         distinct = list(dict.fromkeys(keys))
@@ -104,19 +89,3 @@ def side_by_side(call: Callable[[_T], _R], arguments: Sequence[_T]) -> list[_R]:
         return [call(argument) for argument in arguments]
     with ThreadPoolExecutor(min(_THREADS, len(arguments))) as pool:
         return list(pool.map(call, arguments))
-
-
-def tag_row(item: Item) -> TagRow:
-    def number(name: str) -> int | None:
-        return int(item[name]) if name in item else None
-
-    return TagRow(
-        target=Target.of(item["pk"]),
-        tag=item["sk"].removeprefix("T#"),
-        digest=item.get("digest"),
-        verified_at=number("verified_at"),
-        failed_at=number("failed_at"),
-        error=item.get("error"),
-        gone_since=number("gone_since"),
-        put=item.get("put"),
-    )

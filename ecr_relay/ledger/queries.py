@@ -73,7 +73,7 @@ class Queries(Lookups):
             {}, IndexName=STATE_INDEX, KeyConditionExpression=Key("state").eq(tags.REFUSED), ScanIndexForward=False
         )
         for item in items:
-            yield Target.of(item["pk"]), item["sk"].removeprefix("T#"), tags.record(item)
+            yield Target.of(item["pk"]), tags.name(item), tags.record(item)
 
     def everything(self, cursor: str | None = None, *, status: str | None = None) -> Iterator[Entry]:
         """All digests, in the table's own order: as far as it is read, it reads the whole table. Raises BadCursor."""

@@ -184,6 +184,11 @@ def _sk(tag: str) -> str:
     return f"T#{tag}"
 
 
+def name(item: Item) -> str:
+    """Of the tag that an item of the table, or of its index, is about."""
+    return str(item["sk"]).removeprefix("T#")
+
+
 def record(item: Item) -> TagRecord:
     """The record that an item of the table, or of its index, holds."""
 

@@ -8,9 +8,8 @@ from typing import Final, Literal
 from pydantic import Field
 
 from ecr_relay import globs
-from ecr_relay.ledger import DigestRecord
+from ecr_relay.ledger import DigestRecord, TagRecord
 from ecr_relay.ledger.digests import Status
-from ecr_relay.ledger.lookups import TagRow
 from ecr_relay.ledger.queries import BadCursor, Entry
 from ecr_relay.operate.deployment import Deployment
 from ecr_relay.operate.failures import Unusable
@@ -77,14 +76,14 @@ def images(deployment: Deployment, selection: Selection, limit: int = 100, after
     )
 
 
-def image(record: DigestRecord, tags: list[TagRow]) -> Image:
+def image(record: DigestRecord, tags: dict[str, TagRecord]) -> Image:
     """`tags`: of its repository, whatever their digest."""
     arrived, first = record.arrived_at, record.first_seen
     return Image(
         destination=record.target.destination,
         repository=record.target.repository,
         digest=record.digest,
-        tags=sorted(row.tag for row in tags if row.digest == record.digest),
+        tags=sorted(tag for tag, known in tags.items() if known.digest == record.digest),
         status=record.status,
         attempts=record.attempts,
         first_seen=at(first),

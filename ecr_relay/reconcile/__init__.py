@@ -8,13 +8,14 @@ progress record, until every repository was compared; no function calls itself.
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Final, Literal
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ecr_relay import globs
-from ecr_relay.config import Destination, NewRepository
+from ecr_relay.config import NewRepository
 from ecr_relay.converge import Place
 from ecr_relay.errors import CopyError
 from ecr_relay.ledger import ProgressRecord
@@ -95,7 +96,9 @@ class Reconciler:
         for repository in [name for name in every if name > record.cursor]:
             if not self._more_time() or self._queue.waiting() > QUEUE_LIMIT:
                 return _answer("running", record)
-            counts, failure = self._reconcile(repository, record.counts["deleted"])
+            counts = dict.fromkeys(COUNTS, 0)
+            reconcile = partial(self._reconcile, counts, record.counts["deleted"])
+            failure = self._at_each(repository, counts, reconcile)
             _log.info("reconciled", extra={"run": record.run, "repository": repository, **counts})
             moved = progress.advance(source, record, repository, counts, failure)
             if moved is None:
@@ -104,25 +107,24 @@ class Reconciler:
         ended = progress.finish(source, record, _unmatched(record.only, every))
         return _answer("done", ended or record)
 
-    def _reconcile(self, repository: str, deleted: int) -> tuple[dict[str, int], str | None]:
-        """What it comes to, and why the last comparison failed, if one did."""
+    def _at_each(self, repository: str, counts: dict[str, int], at: Callable[[Place], Comparison]) -> str | None:
+        """Do `at` for each destination, and count the repository; why the last that failed did."""
         failure, absent = None, False
-        counts = dict.fromkeys(COUNTS, 0)
         for destination in self._relay.config.destinations:
-            facts = {"repository": repository, "destination": destination.name}
             try:
-                found = self._reconcile_at(self._relay.place(destination, repository), counts, deleted)
+                found = at(self._relay.place(destination, repository))
                 absent = absent or found.absent
             except CopyError as error:
                 counts["failures"] += 1
-                failure = _failed(repository, destination, error)
+                failure = f"{repository} at {destination.name}: {type(error).__name__}: {error}"[:ERROR_LIMIT]
+                facts = {"repository": repository, "destination": destination.name}
                 _log.warning("not reconciled", extra=facts | {"error": str(error)})
         if absent:
             _log.warning("not at the source", extra={"repository": repository})
         counts["absent" if absent else "repositories"] += 1
-        return counts, failure
+        return failure
 
-    def _reconcile_at(self, place: Place, counts: dict[str, int], deleted: int) -> Comparison:
+    def _reconcile(self, counts: dict[str, int], deleted: int, place: Place) -> Comparison:
         found = compare(self._relay, place)
         self._count(found, counts)
         counts["enqueued"] += self._queue.send(
@@ -182,34 +184,23 @@ class Reconciler:
         for repository in [name for name in every if name > request.after]:
             if not self._more_time() or len(plan) >= PLAN_LIMIT:
                 return Answer(status="running", cursor=cursor, counts=counts, last_failure=failure, plan=plan)
-            absent = False
-            for destination in self._relay.config.destinations:
-                place = self._relay.place(destination, repository)
-                try:
-                    found = compare(self._relay, place)
-                    plan += planned(self._relay, place, found)
-                except CopyError as error:
-                    counts["failures"] += 1
-                    failure = _failed(repository, destination, error)
-                    _log.warning("not compared", extra={"repository": repository, "error": str(error)})
-                    continue
-                self._count(found, counts)
-                counts["enqueued"] += len(found.copies) + len(found.failing)
-                counts["equal"] += found.equal
-                counts["only_there"] += found.only_there
-                absent = absent or found.absent
-            counts["absent" if absent else "repositories"] += 1
+            failure = self._at_each(repository, counts, partial(self._plan, counts, plan)) or failure
             cursor = repository
         unmatched = _unmatched(request.repositories, every)
         return Answer(status="done", cursor=cursor, counts=counts, last_failure=failure, unmatched=unmatched, plan=plan)
 
+    def _plan(self, counts: dict[str, int], plan: list[Planned], place: Place) -> Comparison:
+        found = compare(self._relay, place)
+        plan += planned(self._relay, place, found)
+        self._count(found, counts)
+        counts["enqueued"] += len(found.copies) + len(found.failing)
+        counts["equal"] += found.equal
+        counts["only_there"] += found.only_there
+        return found
+
 
 def _unmatched(asked: tuple[str, ...], repositories: list[str]) -> tuple[str, ...]:
     return tuple(glob for glob in asked if not any(globs.matches(name, (glob,)) for name in repositories))
-
-
-def _failed(repository: str, destination: Destination, error: CopyError) -> str:
-    return f"{repository} at {destination.name}: {type(error).__name__}: {error}"[:ERROR_LIMIT]
 
 
 def _answer(status: Literal["running", "done"], record: ProgressRecord) -> Answer:

@@ -46,9 +46,9 @@ def due(relay: Relay, place: Place, source: Collection[Listed], there: Collectio
     tagged = Counter(one.digest for one in there if one.tag is not None)
     brought = {digest for digest, record in records.items() if record.brought}
     put = [
-        Put(row.tag, row.digest, row.gone_since)
-        for row in lookups.tags([target])[target]
-        if row.digest and row.put == row.digest
+        Put(tag, known.digest, known.gone_since)
+        for tag, known in lookups.tags([target])[target].items()
+        if known.digest and known.put == known.digest
     ]
     put += [Put(None, digest, records[digest].gone_since) for digest in brought]
 
@@ -79,17 +79,24 @@ def stays(
     ours = record.status == "copied" and record.brought
     if not ours if tag is None else not digest == tagged.digest == tagged.put:
         return "this relay did not put it there"
-    others = {one.tag for one in place.destination.lines(place.destination_repository, digest)} - {tag, None}
+    lines = place.destination.lines(place.destination_repository, digest)
+    others = {one.tag for one in lines if one.tag is not None} - {tag}
     if tag is None and others:
-        return f"it has a tag there: {min(map(str, others))}"
-    if not ours and not others:
-        return "it is the image's last tag, and this relay did not bring the image"
+        return f"it has a tag there: {min(others)}"
+    if not ours and all(_goes(relay, place, other, digest) for other in others):
+        return "the image would lose its last tag, and this relay did not bring the image"
     try:
         if next(iter(place.source.images(place.source_repository)), None) is None:
             return _EMPTY
     except Missing:
         return _EMPTY
     return None
+
+
+def _goes(relay: Relay, place: Place, tag: str, digest: str) -> bool:
+    """Whether a tag is this relay's, and the source has lost it, too."""
+    known = relay.ledger.tags.get(place.target, tag)
+    return digest == known.digest == known.put and place.source.resolve(place.source_repository, tag) is None
 
 
 def propagate(

@@ -154,7 +154,12 @@ def test_explain_what_the_source_has_lost_and_was_there_before(office: Office) -
     copied(office, "1.0")
     office.world.source.delete("team/app", digest, "old")
     propagates = {"deletes": "propagate"}
-    last = "it is the image's last tag, and this relay did not bring the image"
+    last = "the image would lose its last tag, and this relay did not bring the image"
+    assert gone(office, propagates).endswith(last)
+    office.world.source.push("team/app", "old", "twin")
+    office.send(office.world.event("team/app", digest, "twin"))
+    office.consume()
+    office.world.source.delete("team/app", digest, "twin")
     assert gone(office, propagates).endswith(last)
     office.world.west.push("team/app", "old", "theirs")
     assert gone(office, propagates).startswith("removed there by the second reconcile")

@@ -595,6 +595,17 @@ def test_a_ledger_that_was_away_gives_no_fresh_attempts(world: World, monkeypatc
     assert world.ledger.digests.get(TARGET, digest).attempts == 2
 
 
+def test_an_event_without_a_tag_is_sent_again_as_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it goes is up to its manifest, too, and not to the rules for untagged images alone."""
+    config = world.config.model_dump(mode="json") | {"rules": [{"untagged": True}]}
+    two = World(RelayConfig.model_validate_json(json.dumps(config)), table=world.table)
+    event = two.event("team/app", two.source.push("team/app", "signature", subject="sha256:" + "0" * 64), None)
+    error = ClientError({"Error": {"Code": "InternalServerError", "Message": "try again"}}, "GetItem")
+    monkeypatch.setattr(two.ledger.digests, "get", raising(error))
+    assert two.consume(two.delivery(event, receives=2)) == []
+    assert two.queue.repeated == [event]
+
+
 def test_a_bug_fails_its_message_and_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _, event = world.push("team/app", "one", "1.0")
     with monkeypatch.context() as broken:
