@@ -43,6 +43,8 @@ class Office:
         }
         """AWS calls that are answered here instead, by operation."""
         self.calls |= self._answers()
+        self.made: set[str] = set()
+        """Every AWS call so far, as IAM names it."""
         self.world = world = World(config)
         world.ledger = Ledger(world.table, now_ms)
         source, destinations = world.source, world.destinations
@@ -132,7 +134,7 @@ class Office:
     def reconcile(self, payload: dict[str, Any]) -> dict[str, Any]:
         """As the handler does it."""
         reconciler = Reconciler(self.world.relay, self.queue, lambda: True)
-        return reconciler.run(Request.model_validate(payload)).model_dump(exclude_none=True)
+        return reconciler.run(Request.model_validate(payload)).model_dump()
 
     def send(self, body: str) -> str:
         """Into the copy queue; the message's id."""
@@ -220,6 +222,7 @@ def _intercept(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     real = BaseClient._make_api_call  # type: ignore[attr-defined]
 
     def call(self: BaseClient, operation: str, arguments: dict[str, Any]) -> Any:
+        office.made.add(f"{self.meta.service_model.signing_name}:{operation}")
         if operation in office.calls:
             return office.calls[operation](arguments)
         return real(self, operation, arguments)

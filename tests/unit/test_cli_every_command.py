@@ -6,6 +6,7 @@
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError, NoR
 
 from ecr_relay.cli import app, reference
 from ecr_relay.config import RelayConfig
+from ecr_relay.errors import Transient
 from ecr_relay.operate import wait as waiting
 from tests.unit.conftest import CONFIG
 from tests.unit.office import LOG_GROUP, Office, opened, refused
@@ -85,6 +87,39 @@ def test_it_works_with_and_without_json(office: Office, name: str) -> None:
         assert (shown.exit_code, shown.stderr) == (0, "")
         answers = reference.ANSWERS[name]
         assert set(json.loads(shown.stdout)) == set(answers[0].model_fields)
+
+
+COMMON = {"cloudformation:DescribeStacks", "ssm:GetParameter"}
+WAYS_OF = {
+    "wait": ["wait team/app:1.0 --destination west", "wait team/app:3.0 --destination west --timeout 0.1"],
+    "explain": ["explain team/app:3.0"],
+    "copy": ["copy team/app:1.0"],
+    "status": ["status"],
+    "images": ["images", "images --repository team/app"],
+    "logs": ["logs team/app:1.0"],
+    "dlq list": ["dlq list", "dlq show IMAGE"],
+    "dlq purge": ["dlq purge ID --yes"],
+    "pause": ["pause", "resume", "pause --destination west", "resume --destination west"],
+    "verify": ["verify"],
+}
+
+
+@pytest.mark.parametrize("name", WAYS_OF)
+def test_what_a_command_asks_of_aws_is_documented(office: Office, name: str) -> None:
+    """By every call that botocore is asked for; the registries are fakes here."""
+    _, event = office.world.push("team/app", "two", "2.0")
+    office.world.skopeo.fail = [Transient("no such blob")] * 3
+    ids = {"IMAGE": office.bury(event)[0], "ID": office.bury("more junk")[0]}
+    office.world.source.push("team/app", "three", "3.0")
+    office.made.clear()
+    for line in WAYS_OF[name]:
+        office.run(*(ids.get(word, word) for word in line.split()))
+    singular = {"ChangeMessageVisibilityBatch", "DeleteMessageBatch", "SendMessageBatch"}
+    made = {call.removesuffix("Batch") if call.partition(":")[2] in singular else call for call in office.made}
+    made = {call.replace("monitoring:", "cloudwatch:") for call in made}
+    section = Path("docs/operating.md").read_text(encoding="utf-8").partition("## Who may do what")[2]
+    [row] = [line for line in section.splitlines() if line.startswith(f"| `{name}`")]
+    assert made == COMMON | set(re.findall(r"`(\w+:\w+)`", row))
 
 
 WAYS: tuple[tuple[Exception, str, int], ...] = (
