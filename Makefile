@@ -39,7 +39,7 @@ demo: $(LOCAL) ## the whole pipeline on this machine, on real images
 test: $(LOCAL) ## all tests but the slow ones
 	$(BIN)/pytest -m "not slow"
 
-slow: $(LOCAL) ## the slow ones, on the local cloud: an operator's hour, sixty pushes at once; five minutes
+slow: $(LOCAL) ## the slow ones, on the local cloud: an operator's hour, sixty pushes at once; four minutes
 	$(BIN)/pytest -m slow
 
 soak: $(READY) ## the model, for long: PROGRAMS=5000 SEED=1
